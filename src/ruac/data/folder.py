@@ -1,0 +1,74 @@
+"""The folder format: <set>/images/<id>.jpg|png|webp, <set>/masks/<id>.png (0 background, 1..254 objects, 255 ignore), meta.json."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE = 255
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VALIDATION_SHARE = 20  # one file in so many
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a set, not read yet."""
+
+    id: str
+    image: Path
+    mask: Path
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the picture belongs to the validation part: 5 %, chosen by a hash of the file name, the same on every machine."""
+        return zlib.crc32(self.id.encode()) % VALIDATION_SHARE == 0
+
+
+@dataclass(frozen=True)
+class FolderSet:
+    """A set in the folder format: its name, what meta.json says of it, and its pictures in the order of their names."""
+
+    name: str
+    meta: dict[str, Any]
+    samples: tuple[Sample, ...]
+
+    @staticmethod
+    def open(root: Path) -> FolderSet:
+        """Raises FileNotFoundError when a folder or a mask is missing, ValueError when there is no picture."""
+        images, masks = root / "images", root / "masks"
+        for folder in (images, masks):
+            if not folder.is_dir():
+                raise FileNotFoundError(f"{root}: not a data set, it has no folder '{folder.name}'")
+        samples = []
+        for image in sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+            mask = masks / f"{image.stem}.png"
+            if not mask.is_file():
+                raise FileNotFoundError(f"{mask}: missing, the mask of {image.name}")
+            samples.append(Sample(image.stem, image, mask))
+        if not samples:
+            raise ValueError(f"{images}: no image ({', '.join(IMAGE_SUFFIXES)})")
+        meta_file = root / "meta.json"
+        meta = json.loads(meta_file.read_text()) if meta_file.is_file() else {}
+        return FolderSet(meta.get("name", root.name), meta, tuple(samples))
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Object ids [height, width]. Raises ValueError when the file is no 8-bit single-channel image."""
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if mask is None:
+        raise ValueError(f"{path}: not a readable image")
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        raise ValueError(f"{path}: a mask must be an 8-bit image of one channel, this has {mask.shape} {mask.dtype}")
+    return mask
+
+
+def object_ids(mask: NDArray[np.uint8]) -> list[int]:
+    """The ids present, without background and ignore."""
+    return [int(i) for i in np.unique(mask) if i not in (0, IGNORE)]

@@ -1,0 +1,116 @@
+"""The seam between a Segment Anything model and an uncertainty head.
+
+Letters used everywhere: B images, P prompts (objects) an image, K mask tokens, N clicks an object, C decoder channels, D width of
+a mask token, H and W the decoder's output grid, S the side of the square network input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+NO_POINT, BACKGROUND, FOREGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT = -1, 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where an image lies in the square network input: scaled, at the top left, padded on the right and below.
+
+    original: (height, width) of the image; inside: (height, width) it takes of the input, both multiples of the grid's stride.
+    """
+
+    original: tuple[int, int]
+    inside: tuple[int, int]
+
+    @staticmethod
+    def fit(height: int, width: int, side: int, stride: int) -> Frame:
+        """The frame of an image in a `side` x `side` input. The aspect ratio is kept to within half a stride."""
+        scale = side / max(height, width)
+        rows, columns = (max(stride, min(side, round(n * scale / stride) * stride)) for n in (height, width))
+        return Frame((height, width), (rows, columns))
+
+    def to_input(self, points: Tensor) -> Tensor:
+        """Original pixel coordinates (x, y) [..., 2] to input coordinates."""
+        return (points + 0.5) * self._scale(points) - 0.5
+
+    def to_original(self, points: Tensor) -> Tensor:
+        """Input coordinates (x, y) [..., 2] to original pixel coordinates."""
+        return (points + 0.5) / self._scale(points) - 0.5
+
+    def _scale(self, like: Tensor) -> Tensor:
+        (height, width), (rows, columns) = self.original, self.inside
+        return torch.tensor([columns / width, rows / height], dtype=like.dtype, device=like.device)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What a person says about P objects in each of B images, in the coordinates of the network input.
+
+    points: [B, P, N, 2] (x, y); labels: [B, P, N], 1 foreground, 0 background, 2 and 3 the corners of a box, -1 nothing
+    (so that objects with different numbers of clicks share a batch); mask_logits: [B, P, H, W], an earlier mask to refine, or None.
+    """
+
+    points: Tensor
+    labels: Tensor
+    mask_logits: Tensor | None = None
+
+    @staticmethod
+    def none(images: int, objects: int, device: torch.device | str = "cpu") -> Prompts:
+        """No word about any object yet."""
+        return Prompts(
+            torch.zeros(images, objects, 0, 2, device=device),
+            torch.zeros(images, objects, 0, dtype=torch.long, device=device),
+        )
+
+    def with_points(self, points: Tensor, labels: Tensor) -> Prompts:
+        """These prompts and further points [B, P, M, 2] with labels [B, P, M]."""
+        return replace(self, points=torch.cat([self.points, points], 2), labels=torch.cat([self.labels, labels], 2))
+
+    def with_mask(self, mask_logits: Tensor | None) -> Prompts:
+        """These prompts with another mask to refine, [B, P, H, W]."""
+        return replace(self, mask_logits=mask_logits)
+
+
+def box_points(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes [B, P, 4] (x0, y0, x1, y1) as the two labelled points a prompt encoder takes: [B, P, 2, 2] and [B, P, 2]."""
+    labels = torch.tensor([BOX_TOP_LEFT, BOX_BOTTOM_RIGHT], device=boxes.device).expand(*boxes.shape[:2], 2)
+    return boxes.unflatten(-1, (2, 2)), labels
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What the image encoder leaves for all later clicks: feature maps, finest first, [B, C_i, H_i, W_i], and each image's frame."""
+
+    levels: tuple[Tensor, ...]
+    frames: tuple[Frame, ...]
+
+    def expand(self, objects: int) -> tuple[Tensor, ...]:
+        """The levels repeated for every object of an image: [B * P, C_i, H_i, W_i]."""
+        return tuple(level.repeat_interleave(objects, 0) for level in self.levels)
+
+
+@dataclass(frozen=True)
+class DecoderFeatures:
+    """All that an uncertainty head may look at.
+
+    pixels: [B, P, C, H, W] upscaled, prompt-conditioned pixel features; weights: [B, P, K, C] hypernetwork outputs, so that a plain
+    decoder's logits are weights · pixels; tokens: [B, P, K, D] mask tokens; iou: [B, P, K] predicted IoU in [0, 1];
+    object_logit: [B, P] that there is an object at all.
+    """
+
+    pixels: Tensor
+    weights: Tensor
+    tokens: Tensor
+    iou: Tensor
+    object_logit: Tensor
+
+    def select(self, index: Tensor) -> DecoderFeatures:
+        """Only the mask tokens of index [B, P, k]: everything with K becomes k."""
+        return replace(
+            self,
+            weights=self.weights.gather(2, index[..., None].expand(*index.shape, self.weights.shape[-1])),
+            tokens=self.tokens.gather(2, index[..., None].expand(*index.shape, self.tokens.shape[-1])),
+            iou=self.iou.gather(2, index),
+        )
