@@ -81,4 +81,10 @@ def _product(weights: Tensor, pixels: Tensor) -> Tensor:
     return (weights @ pixels.flatten(-2)).unflatten(-1, pixels.shape[-2:])
 
 
-HEADS = {"exact": ExactHead, "plain": PlainHead}
+def make_head(name: str, channels: int, token_width: int) -> nn.Module:
+    """A head by its name in a model's configuration, for a decoder with these widths. Raises ValueError for an unknown name."""
+    if name == "exact":
+        return ExactHead(channels, token_width)
+    if name == "plain":
+        return PlainHead()
+    raise ValueError(f"no head '{name}': choose 'exact' or 'plain'")

@@ -14,12 +14,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 import ruac.families.nano  # noqa: F401  registers nano with AutoModel
 from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, DecoderFeatures, Frame, ImageFeatures, Prompts
-from ruac.heads import HEADS
+from ruac.heads import make_head
 
 
 @strict
 class RuacConfig(PreTrainedConfig):
-    """sam: the configuration of the Segment Anything model, with its model_type; head: a name of `heads.HEADS`."""
+    """sam: the configuration of the Segment Anything model, with its model_type; head: a name that `heads.make_head` knows."""
 
     model_type = "ruac"
 
@@ -36,7 +36,7 @@ class RuacModel(PreTrainedModel):
     def __init__(self, config: RuacConfig):
         super().__init__(config)
         self.sam = AutoModel.from_config(AutoConfig.for_model(**(config.sam or {"model_type": "ruac_nano"})))
-        self.head = HEADS[config.head](self.sam.channels, self.sam.token_width)
+        self.head = make_head(config.head, self.sam.channels, self.sam.token_width)
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:

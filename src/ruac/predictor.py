@@ -1,0 +1,248 @@
+"""Predictor: an image once, then a click, a box or an earlier mask; out come the mask and the uncertainty of each of its pixels.
+
+The arguments are those of Segment Anything's own predictor, so code written for that one runs here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ruac.data.image import ImageError, read_image
+from ruac.data.prompts import interior_point, largest_region
+from ruac.distribution import MaskDistribution
+from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
+from ruac.model import RuacModel, chosen_token, load
+
+DOUBTFUL = 0.25  # expected error above which a pixel deserves a click
+OBJECTS_AT_ONCE = 32  # decoded together, so that memory stays bounded
+
+
+class PromptError(ValueError):
+    """A click, box or mask that makes no sense for the image; the message says which and why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """What is said about one object, in pixels of the original image; anything may be left out, but not everything.
+
+    point_coords: [N, 2] (x, y); point_labels: [N], 1 on the object, 0 on the background, all 1 if left out;
+    box: [4] (x0, y0, x1, y1); mask_input: [h, w] low-resolution logits of an earlier prediction of the same image.
+    """
+
+    point_coords: ArrayLike | None = None
+    point_labels: ArrayLike | None = None
+    box: ArrayLike | None = None
+    mask_input: ArrayLike | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """M candidate masks of one object, the best first, read out at the image's own resolution when first asked for.
+
+    distribution: logit moments [M, h, w] at low resolution; frame, side: how they lie over the image; iou: [M] predicted IoU of
+    each mask with the truth; object_score: probability that there is an object at all.
+    """
+
+    distribution: MaskDistribution
+    frame: Frame
+    side: int
+    iou: NDArray[np.float32]
+    object_score: float
+
+    @property
+    def score(self) -> float:
+        """Predicted IoU of the best mask."""
+        return float(self.iou[0])
+
+    @property
+    def low_res_logits(self) -> NDArray[np.float32]:
+        """[M, h, w]; one of them is the `mask_input` of a next prediction."""
+        return self.distribution.mean.numpy()
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """[M, height, width], where foreground is the likelier."""
+        return (self._full.mean > 0).numpy()
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """[M, height, width] of foreground."""
+        return self._full.probability().numpy()
+
+    @cached_property
+    def uncertainty(self) -> NDArray[np.float32]:
+        """[M, height, width] entropy in bits, 0 (certain) to 1 (a coin toss)."""
+        return self._full.entropy().numpy()
+
+    @cached_property
+    def expected_error(self) -> NDArray[np.float32]:
+        """[M, height, width] probability that the mask is wrong there, 0 to 1/2."""
+        return self._full.expected_error().numpy()
+
+    @cached_property
+    def _full(self) -> MaskDistribution:
+        return self.distribution.resize(self.frame, self.side)
+
+
+class Predictor:
+    """Keeps the features of one image, so that every further prompt costs only a decoding.
+
+    model: "nano", a folder written by `save_pretrained`, a hub id "owner/name", all put on `device`; or a loaded model, which
+    stays where it is.
+    """
+
+    def __init__(self, model: str | Path | RuacModel = "nano", device: str = "cpu"):
+        self.model = model.eval() if isinstance(model, RuacModel) else load(model, device)
+        self._features: ImageFeatures | None = None
+
+    @torch.inference_mode()
+    def set_image(self, image: NDArray[np.uint8] | str | Path) -> None:
+        """Encode an image: uint8 RGB [height, width, 3] or a file. Raises ImageError for anything else."""
+        self._features = None  # after an error, no answer may come from the image before
+        pixels = image if isinstance(image, np.ndarray) else read_image(image)
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ImageError(f"expected a uint8 RGB image [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
+        # torch knows no negative strides, which flipped arrays have
+        prepared, frame = self.model.prepare(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1))
+        self._features = self.model.encode(prepared[None].to(self.model.device), (frame,))
+
+    def predict(
+        self,
+        point_coords: ArrayLike | None = None,
+        point_labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask_input: ArrayLike | None = None,
+        multimask_output: bool = False,
+    ) -> Prediction:
+        """One object. See `Prompt` for the arguments and `predict_many` for multimask_output and errors."""
+        return self.predict_many([Prompt(point_coords, point_labels, box, mask_input)], multimask_output)[0]
+
+    @torch.inference_mode()
+    def predict_many(self, prompts: Sequence[Prompt], multimask_output: bool = False) -> list[Prediction]:
+        """Several objects of the image; each prediction is what the prompt alone would give.
+
+        multimask_output: three candidate masks an object (whole, part, part of a part), sorted by predicted IoU, instead of the
+        one that the model chooses: the best candidate for a single click, the mask meant by all words together for more.
+
+        Raises PromptError for a prompt that makes no sense, RuntimeError before `set_image`.
+        """
+        if self._features is None:
+            raise RuntimeError("no image yet: call set_image(image) before predict(...)")
+        words = [_parse(prompt, self._features.frames[0], self.model.grid) for prompt in prompts]
+        found: dict[int, Prediction] = {}
+        for members in _alike(words):
+            batch = _join([words[i] for i in members], self.model.device)
+            found.update(zip(members, self._decode(self._features, batch, multimask_output), strict=True))
+        return [found[i] for i in range(len(prompts))]
+
+    def _decode(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool) -> list[Prediction]:
+        features = self.model.decode(image, prompts)
+        ranked = features.iou[:, :, 1:].argsort(dim=-1, descending=True) + 1
+        features = features.select(ranked if multimask_output else chosen_token(features, prompts))
+        distribution = self.model(features)
+        mean, variance, iou = (t[0].float().cpu() for t in (distribution.mean, distribution.variance, features.iou))
+        object_score = torch.sigmoid(features.object_logit[0].float()).tolist()
+        return [
+            Prediction(MaskDistribution(mean[i], variance[i]), image.frames[0], self.model.side, iou[i].numpy(), object_score[i])
+            for i in range(len(mean))
+        ]
+
+
+def suggest_click(prediction: Prediction) -> tuple[int, int, int]:
+    """(x, y, label) of the click that would help most: the middle of the largest doubtful region, or the likeliest error.
+
+    The label is the opposite of what the mask says there: 1 foreground, 0 background.
+    """
+    error = prediction.expected_error[0]
+    doubtful = error > DOUBTFUL
+    if doubtful.any():
+        x, y = interior_point(largest_region(doubtful))
+    else:
+        y, x = (int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    return x, y, BACKGROUND if prediction.masks[0, y, x] else FOREGROUND
+
+
+def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:
+    """The words about one object, checked, as a batch of one; a box becomes two points. Raises PromptError."""
+    points = _numbers("point_coords", np.empty((0, 2)) if prompt.point_coords is None else prompt.point_coords)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise PromptError(f"point_coords must be [N, 2] (x, y), got {list(points.shape)}")
+    labels = np.ones(len(points)) if prompt.point_labels is None else _numbers("point_labels", prompt.point_labels)
+    if labels.shape != (len(points),):
+        raise PromptError(f"{len(points)} points, but point_labels is {list(labels.shape)}: give one label a point")
+    if not np.isin(labels, (BACKGROUND, FOREGROUND)).all():
+        raise PromptError(f"a point label is 1 (object) or 0 (background), got {labels.tolist()}")
+    if not len(points) and prompt.box is None and prompt.mask_input is None:
+        raise PromptError("nothing is said about the object: give a point, a box or a mask")
+    height, width = frame.original
+    for x, y in points:
+        if not (0 <= x < width and 0 <= y < height):
+            raise PromptError(f"point ({x:g}, {y:g}) is outside the image of {width} x {height} pixels")
+    words = Prompts(frame.to_input(torch.from_numpy(points))[None, None], torch.from_numpy(labels).long()[None, None])
+    if prompt.box is not None:
+        corners, corner_labels = box_points(torch.from_numpy(_box(prompt.box, width, height))[None, None])
+        words = words.with_points(frame.to_input(corners), corner_labels)
+    return words if prompt.mask_input is None else words.with_mask(_mask_logits(prompt.mask_input, grid))
+
+
+def _alike(words: Sequence[Prompts]) -> Iterator[list[int]]:
+    """Indices of prompts that can be decoded together.
+
+    Padding would let all share one batch, but a decoder attends to padding: a mask would depend on its neighbours' prompts.
+    """
+    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
+    for i, word in enumerate(words):
+        groups[word.points.shape[2], word.mask_logits is None].append(i)
+    for members in groups.values():
+        yield from (members[start : start + OBJECTS_AT_ONCE] for start in range(0, len(members), OBJECTS_AT_ONCE))
+
+
+def _join(words: Sequence[Prompts], device: torch.device) -> Prompts:
+    """Prompts of one object each, alike in shape, as those of one image with P objects."""
+    masks = [word.mask_logits for word in words if word.mask_logits is not None]
+    return Prompts(
+        torch.cat([word.points for word in words], 1).to(device),
+        torch.cat([word.labels for word in words], 1).to(device),
+        torch.cat(masks, 1).to(device) if masks else None,
+    )
+
+
+def _box(value: ArrayLike, width: int, height: int) -> NDArray[np.float32]:
+    """[4] (x0, y0, x1, y1). Raises PromptError for one that is no box, has no area or leaves the image."""
+    box = _numbers("box", value)
+    if box.shape != (4,):
+        raise PromptError(f"box must be [4] (x0, y0, x1, y1), got {list(box.shape)}")
+    x0, y0, x1, y1 = box.tolist()
+    text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+    if x0 >= x1 or y0 >= y1:
+        raise PromptError(f"{text} is empty or inside out: x0 < x1 and y0 < y1 are needed")
+    if x0 < 0 or y0 < 0 or x1 > width or y1 > height:
+        raise PromptError(f"{text} leaves the image of {width} x {height} pixels")
+    return box
+
+
+def _mask_logits(value: ArrayLike, grid: int) -> Tensor:
+    """[1, 1, h, w] of [h, w] or, as Segment Anything has it, [1, h, w]. Raises PromptError."""
+    logits = _numbers("mask_input", value)
+    if logits.shape not in ((grid, grid), (1, grid, grid)):
+        raise PromptError(f"mask_input must be low-resolution logits [{grid}, {grid}], got {list(logits.shape)}")
+    return torch.from_numpy(logits.reshape(1, 1, grid, grid))
+
+
+def _numbers(name: str, value: ArrayLike) -> NDArray[np.float32]:
+    try:
+        numbers = np.array(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise PromptError(f"{name} must be numbers, got {value!r}") from None
+    if not np.isfinite(numbers).all():
+        raise PromptError(f"{name} holds NaN or infinity")
+    return numbers
