@@ -1,11 +1,13 @@
 """Does the uncertainty know where the errors are? Pixel metrics from a histogram that is filled object by object.
 
-A pixel is predicted foreground where its logit is positive, and every uncertainty of the project (entropy, expected error) falls with
-the size of the logit, |logit|. So two histograms of |logit|, one of the right and one of the wrong pixels, hold all that ranking metrics
-need, in constant memory, and add up over objects, images and machines. Pixels of one bin count as equally uncertain.
+A pixel is predicted foreground where its logit is positive, and every uncertainty of the project (entropy, expected error) falls
+with the size of the logit, |logit|. So two histograms of |logit|, one of the right and one of the wrong pixels, hold all that
+ranking metrics need, in constant memory, and add up over objects, images and machines. Pixels of one bin count as equally
+uncertain.
 
-Next to exact computation: expected errors are summed, not binned, so that only pixels within a bin, 1/128 logit wide, can be mistaken
-for each other. On smooth logits every read-out is right to about 1e-4; on logits that sit at the centres of bins, to rounding.
+Next to exact computation: expected errors are summed, not binned, so that only pixels within a bin, 1/128 logit wide, can be
+mistaken for each other. On smooth logits every read-out is right to about 1e-4; on logits that sit at the centres of bins, to
+rounding.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ruac.evaluate.metrics import Mask, bounding_box, grow
+from ruac.evaluate.metrics import Mask, grow
 
 BINS = 2048
 # logits of this size and more share the last bin: there the expected error is below 2e-7
@@ -34,10 +36,11 @@ RIGHT, WRONG = 0, 1
 class ErrorDetection:
     """Read-outs of an ErrorHistogram; NaN where one is not defined.
 
-    pixels: how many were judged; error_rate: share of wrong pixels; auroc, aupr: detection of the wrong pixels by their uncertainty
-    (average precision; NaN when none or all are wrong); spearman: rank correlation of uncertainty and error, corrected for ties;
-    ece: expected calibration error of the confidence max(p, 1 - p) in 15 equally wide bins of [1/2, 1]; brier: mean of (p - truth)²;
-    aurc: mean, over k = 1 .. pixels, of the error rate among the k most certain pixels, equally uncertain ones in random order.
+    pixels: how many were judged; error_rate: share of wrong pixels; auroc, aupr: detection of the wrong pixels by their
+    uncertainty (average precision; NaN when none or all are wrong); spearman: rank correlation of uncertainty and error,
+    corrected for ties; ece: expected calibration error of the confidence max(p, 1 - p) in 15 equally wide bins of [1/2, 1];
+    brier: mean of (p - truth)²; aurc: mean, over k = 1 .. pixels, of the error rate among the k most certain pixels, equally
+    uncertain ones in random order.
     """
 
     pixels: int
@@ -52,7 +55,7 @@ class ErrorDetection:
 
 @dataclass(frozen=True)
 class ErrorHistogram:
-    """counts: [2, BINS] right and wrong pixels by |logit|, the last bin is open; expected: [2, BINS] their summed expected errors."""
+    """counts: [2, BINS], right and wrong pixels by |logit|, last bin open; expected: [2, BINS], their expected errors, summed."""
 
     counts: NDArray[np.int64]
     expected: NDArray[np.float64]

@@ -79,7 +79,7 @@ def j_and_f(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
 
 
 def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around the mask, `margin` pixels larger where the image has them; empty for an empty mask."""
+    """Rows and columns of the smallest box around the mask, `margin` pixels larger inside the image; empty for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if not width:
         return slice(0, 0), slice(0, 0)

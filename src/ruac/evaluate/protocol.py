@@ -1,8 +1,8 @@
 """Interactive segmentation with a simulated annotator: one model, one image, click after click.
 
-The first prompt is a click at the centre of the object (or a box around it); every further click goes to the centre of the largest
-error of the mask that the model itself returned, at the image's own resolution. That mask enters as mask prompt. An object whose
-mask has become perfect is left as it is: a person would not click again.
+The first prompt is a click at the centre of the object (or a box around it); every further click goes to the centre of the
+largest error of the mask that the model itself returned, at the image's own resolution. That mask enters as mask prompt. An
+object whose mask has become perfect is left as it is: a person would not click again.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ READOUTS: dict[str, Readout] = {
 class Protocol:
     """What is asked of the model.
 
-    clicks: after how many prompts to judge, ascending (a box counts as the first); max_objects: of an image, drawn at random by the
-    seed and the image's id, the same ones for every model; prompt: the first one.
+    clicks: after how many prompts to judge, ascending (a box counts as the first); max_objects: of an image, drawn at random by
+    the seed and the image's id, the same ones for every model; prompt: the first one.
     """
 
     clicks: tuple[int, ...] = (1, 3, 5)
@@ -54,7 +54,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if not self.clicks or list(self.clicks) != sorted(set(self.clicks)) or self.clicks[0] < 1:
-            raise ValueError(f"clicks must be ascending numbers from 1, such as 1,3,5, not {','.join(map(str, self.clicks)) or 'none'}")
+            raise ValueError(
+                f"clicks must be ascending numbers from 1, such as 1,3,5, not {','.join(map(str, self.clicks)) or 'none'}"
+            )
         if self.max_objects < 1:
             raise ValueError(f"max_objects must be at least 1, not {self.max_objects}")
         if self.prompt not in ("point", "box"):
@@ -75,7 +77,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class ImageResult:
-    """objects: the ids that were evaluated, in the order of `Judged.quality`; after: by number of clicks. Empty without objects."""
+    """objects: the ids that were evaluated, in the order of `Judged.quality`; after: by number of prompts."""
 
     id: str
     objects: tuple[int, ...]

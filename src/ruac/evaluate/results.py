@@ -1,4 +1,4 @@
-"""The results of a set on disk: one line of JSON an image, written as soon as it is known, so that a run goes on where it was stopped.
+"""The results of a set on disk: a line of JSON an image, written as soon as it is known, so that a stopped run can go on.
 
 The first line says what made the rows (weights, settings, version); rows of anything else are not mixed in.
 """
@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ruac.evaluate.protocol import ImageResult, Protocol
@@ -93,7 +93,7 @@ def weights_sha256(model: RuacModel) -> str:
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.flatten().view(-1).numpy().tobytes())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -121,7 +121,7 @@ def write_text(path: Path, text: str) -> None:
     """All or nothing: never a half-written file."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _read(path: Path, name: str, origin: Origin) -> list[Row]:

@@ -31,8 +31,8 @@ class Estimate:
 class SetSummary:
     """images, objects: how many were evaluated; failed: one line for every image that could not be read.
 
-    measures: by name as in `results.Row`, and "difference.auroc.image@1" and its kind: head less plain entropy, on the same pixels.
-    Each image counts the same; images without any object of sufficient size are not counted.
+    measures: by name as in `results.Row`, and "difference.auroc.image@1" and its kind: head less plain entropy, on the same
+    pixels. Each image counts the same; images without any object of sufficient size are not counted.
     """
 
     name: str
