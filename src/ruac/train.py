@@ -138,7 +138,7 @@ def train(config: TrainConfig) -> Path:
         stream = SceneStream(pool, config.scenes, stage, (config.seed, number))
         model, optimizer = accelerator.prepare(model, optimizer)
         batches = accelerator.prepare(_loader(stream, stage, first, config.workers))
-        with _progress() as progress, _Log(config.out / "log.csv") as log:
+        with _progress() as progress, _Log(config.out / "log.csv", number, first) as log:
             task = progress.add_task(f"stage {number + 1}/{len(config.stages)}", total=stage.steps, completed=first, note="")
             saved = time.monotonic()
             for step, (images, ids, chosen) in enumerate(batches, start=first):
@@ -146,7 +146,9 @@ def train(config: TrainConfig) -> Path:
                 figures = _step(model, Batch(images, ids, chosen), stage, rng, accelerator)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
                 if not torch.isfinite(torch.as_tensor(norm)):
-                    raise FloatingPointError(f"the gradient of step {step} of stage {number + 1} is not finite: lower its learning rate")
+                    raise FloatingPointError(
+                        f"the gradient of step {step} of stage {number + 1} is not finite: lower its learning rate"
+                    )
                 for group in optimizer.param_groups:
                     group["lr"] = group["peak"] * rate_factor(step, stage)
                 optimizer.step()
@@ -208,7 +210,9 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
             part_loss = likelihood(_upsampled(distribution, target).scaled_mean(), target, weight)
             figures[f"nll{name}"] = part_loss.item()
         else:
-            mean = F.interpolate(distribution.mean.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(0, target.shape[:2])
+            mean = F.interpolate(distribution.mean.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(
+                0, target.shape[:2]
+            )
             part_loss, iou = best_of_many(mean, decoded.iou, target, weight)
             figures[f"loss{name}"] = part_loss.item()
             figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts)).mean().item()
@@ -322,7 +326,12 @@ def _groups(model: RuacModel, stage: Stage, weight_decay: float) -> list[dict[st
 def _loader(stream: SceneStream, stage: Stage, first: int, workers: int) -> DataLoader[tuple[Tensor, Tensor, Tensor]]:
     order: Iterator[int] | range = range(first * stage.images, len(stream))
     return DataLoader(
-        stream, batch_size=stage.images, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None, drop_last=True
+        stream,
+        batch_size=stage.images,
+        sampler=order,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        drop_last=True,
     )
 
 
@@ -399,10 +408,18 @@ def _write_model(config: TrainConfig, model: RuacModel, averages: dict[str, Tens
 
 
 class _Log:
-    """Figures of every step, appended to a CSV file; also read by `benchmarks` and the model card."""
+    """Figures of every step, appended to a CSV file: stage, step, time in seconds, figures as JSON.
 
-    def __init__(self, path: Path):
-        self.file = path.open("a", newline="")
+    Rows of steps that a killed run had made after its last checkpoint are dropped: they are made again.
+    """
+
+    def __init__(self, path: Path, stage: int, step: int):
+        if path.is_file():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.reader(file) if len(row) == 4 and (int(row[0]), int(row[1])) < (stage, step)]
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows(kept)
+        self.file = path.open("a", newline="", buffering=1)  # a line a step, readable while the run goes on
         self.writer = csv.writer(self.file)
 
     def add(self, stage: int, step: int, figures: dict[str, float]) -> None:

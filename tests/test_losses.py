@@ -1,0 +1,80 @@
+"""Losses against plain references."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.metrics import jaccard_score
+
+from ruac.losses import best_of_many, dice, likelihood, mask_iou, normalised_focal
+
+B, P, K, H, W = 2, 2, 4, 6, 7
+
+
+@pytest.fixture
+def masks() -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(3)
+    return {
+        "logits": torch.randn(B, P, K, H, W, generator=g) * 3,
+        "target": (torch.rand(B, P, 1, H, W, generator=g) > 0.6).float(),
+        "valid": (torch.rand(B, 1, 1, H, W, generator=g) > 0.2).float(),
+    }
+
+
+def test_iou_equals_scikit_learns_on_the_pixels_that_count(masks):
+    iou = mask_iou(**masks)
+    for b in range(B):
+        counts = masks["valid"][b, 0, 0] > 0
+        for p in range(P):
+            for k in range(K):
+                found, there = masks["logits"][b, p, k][counts] > 0, masks["target"][b, p, 0][counts] > 0.5
+                assert iou[b, p, k].item() == pytest.approx(jaccard_score(there, found), abs=1e-6)
+
+
+def test_focal_without_focus_is_the_mean_cross_entropy(masks):
+    flat = normalised_focal(**masks, gamma=0.0)
+    each = F.binary_cross_entropy_with_logits(masks["logits"], masks["target"].expand(B, P, K, H, W), reduction="none")
+    weight = masks["valid"].expand(B, P, K, H, W)
+    torch.testing.assert_close(flat, (each * weight).sum((-2, -1)) / weight.sum((-2, -1)))
+
+
+def test_focal_weighs_a_small_object_like_a_large_one():
+    small, large = torch.zeros(1, 1, 1, 64, 64), torch.zeros(1, 1, 1, 64, 64)
+    small[..., :4, :4] = 1
+    large[..., :32, :32] = 1
+    valid = torch.ones(1, 1, 1, 64, 64)
+    missed = torch.full((1, 1, 1, 64, 64), -9.0)
+    values = [normalised_focal(missed, t, valid).item() for t in (small, large)]
+    assert values[0] == pytest.approx(values[1], rel=0.25)
+    assert values[0] > 7
+
+
+def test_dice_is_zero_for_the_truth_and_near_one_for_its_opposite(masks):
+    sure = (masks["target"] * 2 - 1).expand(B, P, K, H, W) * 100
+    assert dice(sure, masks["target"], masks["valid"]).abs().max() < 1e-6
+    assert dice(-sure, masks["target"], masks["valid"]).min() > 0.9
+
+
+def test_pixels_that_do_not_count_change_nothing(masks):
+    changed = masks | {"logits": torch.where(masks["valid"] > 0, masks["logits"], -7.0)}
+    for f in (normalised_focal, dice, mask_iou):
+        torch.testing.assert_close(f(**masks), f(**changed))
+    torch.testing.assert_close(
+        likelihood(masks["logits"], masks["target"], masks["valid"]), likelihood(changed["logits"], masks["target"], masks["valid"])
+    )
+
+
+def test_only_token_zero_and_the_best_multimask_token_learn(masks):
+    logits = masks["logits"].requires_grad_()
+    loss, _ = best_of_many(logits, torch.rand(B, P, K), masks["target"], masks["valid"])
+    loss.backward()
+    learns = logits.grad.abs().sum((-2, -1)) > 0
+    assert learns[..., 0].all()
+    assert (learns[..., 1:].sum(-1) == 1).all()
+
+
+def test_likelihood_is_least_at_the_true_frequency():
+    target = torch.zeros(1, 1, 1, 10, 10)
+    target.flatten()[:30] = 1
+    valid = torch.ones_like(target)
+    at = {p: likelihood(torch.full_like(target, torch.logit(torch.tensor(p)).item()), target, valid).item() for p in (0.2, 0.3, 0.4)}
+    assert at[0.3] < min(at[0.2], at[0.4])
