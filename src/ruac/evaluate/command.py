@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ruac.data.folder import FolderSet
+from ruac.errors import WorkError
 from ruac.evaluate.groups import group_of
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.evaluate.results import Origin, ResultsFile, Row, write_text
@@ -28,7 +29,7 @@ def evaluate(
     seed: int = 0,
     prompt: Literal["point", "box"] = "point",
     device: str = "cpu",
-) -> Summary:
+) -> None:
     """Measure a model's masks and its uncertainty on labelled data.
 
     A simulated annotator clicks on every object and corrects the model's mask. Writes <out>/<set>.jsonl (a line an image),
@@ -50,6 +51,7 @@ def evaluate(
     Raises:
         ValueError: For settings that make no sense, and results of another run in out.
         FileNotFoundError: When there is no data or no model.
+        WorkError: At the end, when there were images that could not be read.
     """
     protocol = Protocol(parse_clicks(clicks), max_objects, seed, prompt)
     sets = find_sets(data)
@@ -57,7 +59,8 @@ def evaluate(
     console = Console()
     console.print(overview(summary).to_rich())
     console.print(f"Results: {out / 'summary.md'}, summary.json and a .jsonl file a set", soft_wrap=True)
-    return summary
+    if summary.failed:
+        raise WorkError("\n".join([f"{len(summary.failed)} images could not be read:", *summary.failed]))
 
 
 def evaluate_sets(

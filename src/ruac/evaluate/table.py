@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ruac.evaluate.error_detection import BAND
@@ -30,7 +31,7 @@ class Grid:
     rows: tuple[tuple[str, ...], ...]
 
     def to_rich(self) -> Table:
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=self.title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
         for i, name in enumerate(self.header):
             table.add_column(name, justify="right" if i else "left", no_wrap=True)
         for row in self.rows:
@@ -58,9 +59,7 @@ def overview(summary: Summary) -> Grid:
         )
         for part in _parts(summary)
     )
-    return Grid(
-        f"{summary.model}: per cent; pixels of the whole image after {_prompts(last)}, plain: entropy of the mean", header, rows
-    )
+    return Grid(f"{summary.model}, in per cent; AUROC and ECE after {_prompts(last)}: head, plain entropy", header, rows)
 
 
 def mask_grid(summary: Summary) -> Grid:
@@ -110,8 +109,9 @@ def markdown(summary: Summary) -> str:
         f"# Evaluation of {summary.model}",
         f"ruac {origin.ruac}, weights sha256 {origin.weights[:12]}…; first prompt: {origin.prompt}; at most {origin.max_objects} "
         f"objects an image (seed {origin.seed}) of at least {MIN_PIXELS} pixels; the model's own correction clicks.",
-        "Objects are averaged within an image, images within a set, sets within a group. In brackets: 95 % bootstrap interval over "
-        f"images ({DRAWS} draws). Plain entropy is that of the head's own mean without its variance: same masks, same pixels.",
+        "Objects are averaged within an image, images within a set, sets within a group. In brackets: 95 % bootstrap interval "
+        f"over images ({DRAWS} draws). Plain entropy is that of the head's own mean, without its variance, on the same "
+        "masks and pixels.",
         "Share of the sets where the head's AUROC is above plain entropy's:\n\n" + "\n".join(better),
         *(grid.to_markdown() for grid in grids),
     ]

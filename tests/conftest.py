@@ -1,0 +1,40 @@
+"""Fixtures that several files share: a tiny random model, the real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ruac.families.nano import NanoConfig
+from ruac.heads import ExactHead
+from ruac.model import RuacConfig, RuacModel
+
+REAL_DATA = Path(os.environ.get("RUAC_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> RuacModel:
+    """A nano of 64 px with random weights and the exact head, whose variance differs from pixel to pixel. Not to be changed."""
+    torch.manual_seed(0)
+    model = RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).eval()
+    assert isinstance(model.head, ExactHead)
+    torch.nn.init.normal_(model.head.pixel_concentration.weight)
+    torch.nn.init.zeros_(model.head.pixel_concentration.bias)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tiny_model: RuacModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`tiny_model`, saved."""
+    folder = tmp_path_factory.mktemp("tiny_model")
+    tiny_model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with train/, eval/, calibration/ and video/; the test is skipped where it is not."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f"no data at {REAL_DATA}; set RUAC_DATA")
+    return REAL_DATA
