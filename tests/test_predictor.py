@@ -7,18 +7,11 @@ from PIL import Image
 
 from ruac.data.image import ImageError
 from ruac.distribution import MaskDistribution
-from ruac.families.nano import NanoConfig
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts
-from ruac.model import RuacConfig, RuacModel
+from ruac.model import RuacModel
 from ruac.predictor import Prediction, Predictor, Prompt, PromptError, suggest_click
 
 HEIGHT, WIDTH = 48, 80
-
-
-@pytest.fixture(scope="module")
-def model() -> RuacModel:
-    torch.manual_seed(0)
-    return RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact"))
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +20,8 @@ def image() -> np.ndarray:
 
 
 @pytest.fixture
-def predictor(model: RuacModel, image: np.ndarray) -> Predictor:
-    predictor = Predictor(model)
+def predictor(tiny_model: RuacModel, image: np.ndarray) -> Predictor:
+    predictor = Predictor(tiny_model)
     predictor.set_image(image)
     return predictor
 
@@ -78,9 +71,9 @@ def test_read_outs_are_made_once() -> None:
     assert prediction.uncertainty is prediction.uncertainty
 
 
-def test_points_are_taken_in_original_pixels(model: RuacModel, image: np.ndarray) -> None:
+def test_points_are_taken_in_original_pixels(tiny_model: RuacModel, image: np.ndarray) -> None:
     """An image of twice the size with its click at twice the place is, to the model, the same."""
-    small, large = Predictor(model), Predictor(model)
+    small, large = Predictor(tiny_model), Predictor(tiny_model)
     small.set_image(image)
     large.set_image(image.repeat(2, 0).repeat(2, 1))
     one = small.predict(point_coords=[[30, 20]]).low_res_logits
@@ -162,9 +155,9 @@ def test_image_is_encoded_once(predictor: Predictor, monkeypatch: pytest.MonkeyP
         predictor.predict(point_coords=[[x, 1]])
 
 
-def test_a_file_is_the_same_as_its_pixels(model: RuacModel, image: np.ndarray, tmp_path: Path) -> None:
+def test_a_file_is_the_same_as_its_pixels(tiny_model: RuacModel, image: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(image).save(tmp_path / "a.png")
-    from_file, from_pixels = Predictor(model), Predictor(model)
+    from_file, from_pixels = Predictor(tiny_model), Predictor(tiny_model)
     from_file.set_image(tmp_path / "a.png")
     from_pixels.set_image(image)
     a, b = (p.predict(box=[1, 1, 20, 20]).low_res_logits for p in (from_file, from_pixels))
@@ -172,16 +165,16 @@ def test_a_file_is_the_same_as_its_pixels(model: RuacModel, image: np.ndarray, t
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (65, 63)])
-def test_any_image_size_works(model: RuacModel, shape: tuple[int, int]) -> None:
-    predictor = Predictor(model)
+def test_any_image_size_works(tiny_model: RuacModel, shape: tuple[int, int]) -> None:
+    predictor = Predictor(tiny_model)
     predictor.set_image(np.zeros((*shape, 3), np.uint8))
     assert predictor.predict(point_coords=[[0, 0]]).uncertainty.shape == (1, *shape)
 
 
-def test_flipped_and_read_only_arrays_are_taken(model: RuacModel, image: np.ndarray) -> None:
+def test_flipped_and_read_only_arrays_are_taken(tiny_model: RuacModel, image: np.ndarray) -> None:
     frozen = image[:, ::-1]
     frozen.setflags(write=False)
-    predictor = Predictor(model)
+    predictor = Predictor(tiny_model)
     predictor.set_image(frozen)
     assert predictor.predict(point_coords=[[0, 0]]).masks.shape == (1, HEIGHT, WIDTH)
 
@@ -189,14 +182,14 @@ def test_flipped_and_read_only_arrays_are_taken(model: RuacModel, image: np.ndar
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)]
 )
-def test_only_uint8_rgb_is_an_image(model: RuacModel, wrong: np.ndarray) -> None:
+def test_only_uint8_rgb_is_an_image(tiny_model: RuacModel, wrong: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"expected a uint8 RGB image \[height, width, 3\], got"):
-        Predictor(model).set_image(wrong)
+        Predictor(tiny_model).set_image(wrong)
 
 
-def test_predict_before_set_image(model: RuacModel) -> None:
+def test_predict_before_set_image(tiny_model: RuacModel) -> None:
     with pytest.raises(RuntimeError, match="call set_image"):
-        Predictor(model).predict(point_coords=[[1, 1]])
+        Predictor(tiny_model).predict(point_coords=[[1, 1]])
 
 
 def test_a_bad_image_does_not_leave_the_one_before(predictor: Predictor, tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _add_argument(
 ) -> None:
     """Lists are given by repeating the option, or as the positional argument; booleans by naming them."""
     text = next((entry.description for entry in doc.params if entry.arg_name == parameter.name), None)
-    option = f"--{parameter.name}"
+    option = f"--{parameter.name.replace('_', '-')}"
     required = parameter.default is parameter.empty
     element = _list_element(hint)
     if parameter.name == positional:
