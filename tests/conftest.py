@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ruac.families.nano import NanoConfig
 from ruac.heads import ExactHead
 from ruac.model import RuacConfig, RuacModel
+
+# a busy machine is no failure
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 REAL_DATA = Path(os.environ.get("RUAC_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
 

@@ -67,7 +67,7 @@ def case(seed: int, pixels: int, spread: float, skill: float) -> tuple[np.ndarra
     return logits, rng.random(pixels) < 1 / (1 + np.exp(-skill * logits))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.floats(0.01, 8), st.floats(-1, 3))
 def test_logits_at_bin_centres_give_what_other_libraries_give(seed: int, pixels: int, spread: float, skill: float) -> None:
     logits, truth = case(seed, pixels, spread, skill)

@@ -80,14 +80,14 @@ def test_boundary_f_tolerates_the_share_of_the_diagonal_that_davis_does(diagonal
         assert boundary_f(predicted, truth) == expected
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32 - 1))
 def test_boundary_f_agrees_with_loops_on_blobs_of_a_larger_image(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows, columns = np.mgrid[:150, :130]
+    rows, columns = np.mgrid[:90, :95]
     predicted, truth = (
         np.hypot(rows - y, (columns - x) * squeeze) < radius
-        for x, y, radius, squeeze in rng.uniform((0, 0, 1, 0.5), (130, 150, 30, 2), (2, 4))
+        for x, y, radius, squeeze in rng.uniform((0, 0, 1, 0.5), (95, 90, 30, 2), (2, 4))
     )
     predicted |= truth & (rng.random(truth.shape) < 0.9)
     assert boundary_f(predicted, truth) == pytest.approx(boundary_f_by_loops(predicted, truth, 2), abs=1e-12)
@@ -159,7 +159,7 @@ def test_masks_of_different_sizes_are_refused() -> None:
 def test_sixty_objects_of_an_image_take_well_under_a_second() -> None:
     rows, columns = np.mgrid[:512, :512]
     truth, predicted = (np.hypot(rows - y, columns - 200) < 25 for y in (200, 203))
-    start = time.perf_counter()
+    start = time.process_time()
     for _ in range(60):
         mask_quality(predicted, truth)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
