@@ -30,6 +30,8 @@ CALIBRATION_BINS = 15
 BAND = 0.02
 
 RIGHT, WRONG = 0, 1
+# the pixels of an object fall into four parts, right or wrong, outside or inside the band, and this one
+IGNORED = 4
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,16 @@ def histograms(logit: Tensor, truth: Tensor, valid: Tensor, band: Tensor) -> Reg
     if size.isnan().any():
         raise ValueError("the model's logits are not numbers (NaN): it cannot be evaluated")
     part = ((logit > 0) != truth).byte() + 2 * band.byte()
-    cell = (size * (BINS / LOGIT_RANGE)).clamp_max_(BINS - 1).int() + part.int() * BINS
-    expected = torch.sigmoid(-size)
-    if not valid.all():
-        cell, expected = cell[valid], expected[valid]
-    cell = cell.flatten()
-    shape = (2, 2, BINS)  # outside or inside the band, right or wrong, bin
-    counts = torch.bincount(cell, minlength=4 * BINS).cpu().numpy().reshape(shape)
-    sums = torch.bincount(cell, expected.flatten().double(), minlength=4 * BINS).cpu().numpy().reshape(shape)
+    part.masked_fill_(~valid, IGNORED)
+    cell = ((size * (BINS / LOGIT_RANGE)).clamp_max_(BINS - 1).int() + part.int() * BINS).flatten()
+    expected = torch.sigmoid(-size).flatten().double()
+
+    def fill(weights: Tensor | None) -> NDArray:
+        filled = torch.bincount(cell, weights, minlength=(IGNORED + 1) * BINS)[: IGNORED * BINS]
+        # outside or inside the band, right or wrong, bin
+        return filled.cpu().numpy().reshape(2, 2, BINS)
+
+    counts, sums = fill(None), fill(expected)
     inside = ErrorHistogram(counts[1], sums[1])
     return RegionHistograms(image=ErrorHistogram(counts[0], sums[0]) + inside, band=inside)
 
