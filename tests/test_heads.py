@@ -89,7 +89,9 @@ def test_variance_formula_equals_the_difference_of_second_moments(features):
     spread = torch.einsum("bpkc,bpchw->bpkhw", h2 * (1 + cv2_weight), x2)
     certain = torch.einsum("bpkc,bpchw->bpkhw", h2, x2)
     expected = (1 + cv2_pixel) * spread - certain
-    torch.testing.assert_close(product_variance(features.pixels, features.weights, cv2_pixel, cv2_weight), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        product_variance(features.pixels, features.weights, cv2_pixel, cv2_weight), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_variance_gradient_is_right_in_double_precision():
@@ -149,6 +151,8 @@ def test_weibull_samples_are_the_inverse_of_the_distribution_function():
 def test_weibull_samples_are_finite_at_the_ends_of_every_range(dtype):
     uniform = torch.tensor([0.0, 1e-30, 0.5, 0.99], dtype=dtype)
     for concentration in CONCENTRATION_RANGE:
-        samples = sample_with_mean(torch.tensor([0.0, 1.0, 1e3, 1e-3], dtype=dtype), torch.tensor(concentration, dtype=dtype), uniform)
+        samples = sample_with_mean(
+            torch.tensor([0.0, 1.0, 1e3, 1e-3], dtype=dtype), torch.tensor(concentration, dtype=dtype), uniform
+        )
         assert torch.isfinite(samples).all()
         assert (samples >= 0).all()

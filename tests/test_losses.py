@@ -59,7 +59,8 @@ def test_pixels_that_do_not_count_change_nothing(masks):
     for f in (normalised_focal, dice, mask_iou):
         torch.testing.assert_close(f(**masks), f(**changed))
     torch.testing.assert_close(
-        likelihood(masks["logits"], masks["target"], masks["valid"]), likelihood(changed["logits"], masks["target"], masks["valid"])
+        likelihood(masks["logits"], masks["target"], masks["valid"]),
+        likelihood(changed["logits"], masks["target"], masks["valid"]),
     )
 
 
@@ -76,5 +77,7 @@ def test_likelihood_is_least_at_the_true_frequency():
     target = torch.zeros(1, 1, 1, 10, 10)
     target.flatten()[:30] = 1
     valid = torch.ones_like(target)
-    at = {p: likelihood(torch.full_like(target, torch.logit(torch.tensor(p)).item()), target, valid).item() for p in (0.2, 0.3, 0.4)}
+    at = {
+        p: likelihood(torch.full_like(target, torch.logit(torch.tensor(p)).item()), target, valid).item() for p in (0.2, 0.3, 0.4)
+    }
     assert at[0.3] < min(at[0.2], at[0.4])

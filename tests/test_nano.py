@@ -71,7 +71,9 @@ def test_forward_is_encode_and_decode_with_sams_arguments(nano, pixels):
 @torch.inference_mode()
 def test_a_click_knows_the_place_it_points_at(nano):
     """The encoding of a click equals the encoding of the grid cell under it: transformers draws the two tables apart."""
-    assert torch.equal(nano.shared_image_embedding.positional_embedding, nano.prompt_encoder.shared_embedding.positional_embedding)
+    assert torch.equal(
+        nano.shared_image_embedding.positional_embedding, nano.prompt_encoder.shared_embedding.positional_embedding
+    )
 
 
 @torch.inference_mode()

@@ -15,12 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import ruac.train
+import ruac.training.loop
 from ruac.data.scenes import SceneConfig
 from ruac.families.nano import NanoConfig
 from ruac.features import ImageFeatures
 from ruac.model import RuacConfig, RuacModel, load
-from ruac.train import Stage, TrainConfig, open_sets, rate_factor, simulate, train
+from ruac.training.annotator import simulate
+from ruac.training.config import Stage, TrainConfig
+from ruac.training.loop import rate_factor, train
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def config(data: Path, start: str, out: Path) -> TrainConfig:
 def test_an_interrupted_run_goes_on_exactly_as_if_nothing_had_happened(data, start, tmp_path, monkeypatch):
     whole = load_file(train(config(data, start, tmp_path / "whole")) / "model.safetensors")
     broken = config(data, start, tmp_path / "broken")
-    real_step, steps = ruac.train._step, []
+    real_step, steps = ruac.training.loop._step, []
 
     def failing_step(*args):
         steps.append(1)
@@ -75,7 +77,7 @@ def test_an_interrupted_run_goes_on_exactly_as_if_nothing_had_happened(data, sta
             raise KeyboardInterrupt
         return real_step(*args)
 
-    monkeypatch.setattr(ruac.train, "_step", failing_step)
+    monkeypatch.setattr(ruac.training.loop, "_step", failing_step)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             train(broken)
@@ -135,10 +137,6 @@ def test_a_checkpoint_of_another_run_is_refused(data, start, tmp_path):
     train(settings)
     with pytest.raises(ValueError, match="other settings"):
         train(replace(settings, seed=1))
-
-
-def test_a_folder_of_sets_and_a_set_are_both_understood(data):
-    assert [s.name for s in open_sets([data])] == [s.name for s in open_sets([data.parent])] == ["blocks"]
 
 
 def test_rate_warms_up_and_decays_to_a_twentieth():

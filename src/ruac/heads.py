@@ -37,10 +37,10 @@ class ExactHead(nn.Module):
         self.weight_residual = nn.Linear(token_width, channels, bias=False)
         self.pixel_concentration = nn.Conv2d(channels, 1, 1)
         self.weight_concentration = nn.Linear(token_width, channels)
-        for layer in self.children():
-            nn.init.zeros_(layer.weight)
-        for layer in (self.pixel_concentration, self.weight_concentration):
-            nn.init.constant_(layer.bias, START_CONCENTRATION)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+        for bias in (self.pixel_concentration.bias, self.weight_concentration.bias):
+            nn.init.constant_(bias, START_CONCENTRATION)  # pyright: ignore[reportArgumentType]  they have one
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         pixels, weights = self.factors(features)

@@ -49,6 +49,6 @@ def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor) -> 
 
 
 def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """Negative log-likelihood of the labels in nats, averaged over the pixels that count: a strictly proper score. Returns a scalar."""
+    """Negative log-likelihood of the labels in nats, averaged over the pixels that count: a strictly proper score. A scalar."""
     each = F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none") * valid
     return each.sum() / valid.expand_as(each).sum().clamp_min(1)

@@ -91,4 +91,5 @@ def load(model: str | Path, device: str = "cpu") -> RuacModel:
         raise FileNotFoundError(f"no model at {path}: expected a folder with config.json and model.safetensors, or 'nano'")
     name = str(model) if is_hub_id else str(path)
     loaded = RuacModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    return loaded.eval().to(device, memory_format=torch.channels_last)
+    torch.nn.Module.to(loaded.eval(), device, memory_format=torch.channels_last)  # in place
+    return loaded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,29 @@ class FolderSet:
         return FolderSet(meta.get("name", root.name), meta, tuple(samples))
 
 
+def find_sets(folders: Sequence[Path]) -> list[FolderSet]:
+    """The sets in these folders, each a set or a folder of sets.
+
+    Raises FileNotFoundError when a folder holds none, ValueError when two sets have the same name.
+    """
+    sets: dict[str, FolderSet] = {}
+    for folder in folders:
+        roots = [folder] if (folder / "images").is_dir() else sorted(p.parent for p in folder.glob("*/images") if p.is_dir())
+        if not roots:
+            raise FileNotFoundError(f"{folder}: no data set here; one has the folders images and masks")
+        for root in roots:
+            part = FolderSet.open(root)
+            # the name becomes a file name
+            if Path(part.name).name != part.name:
+                raise ValueError(f"{root / 'meta.json'}: the name {part.name!r} cannot be a file name; change it")
+            if part.name in sets:
+                raise ValueError(f"{root}: a second set named '{part.name}'; evaluate it apart, or rename it in its meta.json")
+            sets[part.name] = part
+    if not sets:
+        raise ValueError("data: name at least one folder")
+    return list(sets.values())
+
+
 def read_mask(path: Path) -> NDArray[np.uint8]:
     """Object ids [height, width]. Raises ValueError when the file is no 8-bit single-channel image."""
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -66,7 +90,7 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         raise ValueError(f"{path}: not a readable image")
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"{path}: a mask must be an 8-bit image of one channel, this has {mask.shape} {mask.dtype}")
-    return mask
+    return mask.astype(np.uint8, copy=False)
 
 
 def object_ids(mask: NDArray[np.uint8]) -> list[int]:

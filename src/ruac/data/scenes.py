@@ -77,7 +77,7 @@ class Pool:
             ids = read_mask(sample.mask)
             if ids.shape != image.shape[:2]:
                 raise ValueError(f"{sample.mask}: {ids.shape} pixels, but its image has {image.shape[:2]}")
-            self.cache[sample.image] = image, ids
+            self.cache[sample.image] = image.astype(np.uint8, copy=False), ids
         return self.cache[sample.image]
 
 
@@ -120,9 +120,7 @@ def _crop(pool: Pool, config: SceneConfig, size: int, rng: np.random.Generator) 
     return _warp(image, ids, _affine(rng, centre, target, scale, angle=rng.normal(0, 6)), size)
 
 
-def _paste_objects(
-    pool: Pool, config: SceneConfig, image: Image, ids: Ids, rng: np.random.Generator
-) -> tuple[Image, Ids]:
+def _paste_objects(pool: Pool, config: SceneConfig, image: Image, ids: Ids, rng: np.random.Generator) -> tuple[Image, Ids]:
     """Several cut-outs over a picture; what they cover is gone, and what too little remains of is no object any more."""
     size = len(ids)
     image, ids = image.copy(), ids.copy()
@@ -163,7 +161,7 @@ def _cut_out(pool: Pool, config: SceneConfig, size: int, rng: np.random.Generato
     y, x = (int(rng.integers(max(1, n - side))) for n in image.shape[:2])
     texture = image[y : y + side, x : x + side]
     if rng.random() < 0.4:  # nearly flat, as in microscopy, X-ray and diagrams
-        texture = cv2.GaussianBlur(texture, (0, 0), side / 8)
+        texture = cv2.GaussianBlur(texture, (0, 0), side / 8).astype(np.uint8, copy=False)
     return texture, random_shape(texture.shape[:2], rng)
 
 
@@ -187,9 +185,7 @@ def random_shape(shape: tuple[int, ...], rng: np.random.Generator) -> Image:
     return alpha
 
 
-def _paste(
-    image: Image, ids: Ids, donor: tuple[Image, Image], side: float, new: int, rng: np.random.Generator
-) -> None:
+def _paste(image: Image, ids: Ids, donor: tuple[Image, Image], side: float, new: int, rng: np.random.Generator) -> None:
     """Put a donor of about side² visible pixels onto the picture, in place, as object `new`."""
     pixels, alpha = donor
     area = float((alpha > 0).sum())
@@ -240,7 +236,7 @@ def _shrink_and_warp(image: Image, matrix: NDArray[np.float64], size: int, flags
     if scale < 0.7:
         small = [max(1, round(n * scale)) for n in image.shape[1::-1]]
         ratio = np.array([small[0] / image.shape[1], small[1] / image.shape[0]])
-        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
         linear = matrix[:, :2] / ratio
         # pixel centres: x = (x_small + 0.5) / ratio - 0.5
         matrix = np.hstack([linear, (matrix[:, 2] + matrix[:, :2] @ (0.5 / ratio - 0.5))[:, None]])

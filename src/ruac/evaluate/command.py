@@ -9,7 +9,7 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ruac.data.folder import FolderSet
+from ruac.data.folder import FolderSet, find_sets
 from ruac.errors import WorkError
 from ruac.evaluate.groups import group_of
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
@@ -102,29 +102,6 @@ def evaluate_sets(
     write_text(out / "summary.json", summary.to_json())
     write_text(out / "summary.md", markdown(summary))
     return summary
-
-
-def find_sets(folders: Sequence[Path]) -> list[FolderSet]:
-    """The sets in these folders, each a set or a folder of sets.
-
-    Raises FileNotFoundError when a folder holds none, ValueError when two sets have the same name.
-    """
-    sets: dict[str, FolderSet] = {}
-    for folder in folders:
-        roots = [folder] if (folder / "images").is_dir() else sorted(p.parent for p in folder.glob("*/images") if p.is_dir())
-        if not roots:
-            raise FileNotFoundError(f"{folder}: no data set here; one has the folders images and masks")
-        for root in roots:
-            part = FolderSet.open(root)
-            # the name becomes a file name
-            if Path(part.name).name != part.name:
-                raise ValueError(f"{root / 'meta.json'}: the name {part.name!r} cannot be a file name; change it")
-            if part.name in sets:
-                raise ValueError(f"{root}: a second set named '{part.name}'; evaluate it apart, or rename it in its meta.json")
-            sets[part.name] = part
-    if not sets:
-        raise ValueError("data: name at least one folder")
-    return list(sets.values())
 
 
 def parse_clicks(text: str) -> tuple[int, ...]:

@@ -1,10 +1,13 @@
 """Dense click maps: where the clicks, the box and the earlier mask are, drawn as pictures and mixed into the image features.
 
 Sparse click tokens alone leave a small model unable to tell one place from another; interactive segmentation has long drawn its
-clicks as disks (RITM, Sofiiuk et al. 2022; FocalClick, Chen et al. 2022). The encoder does not see them, so an image is still encoded once.
+clicks as disks (RITM, Sofiiuk et al. 2022; FocalClick, Chen et al. 2022). The encoder does not see them: an image is still
+encoded once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -77,7 +80,7 @@ class MixingBlock(nn.Module):
 class DensePrompts(nn.Module):
     """Adds the drawn prompts to the three feature levels of an object and spreads them: coarse first, then down to fine."""
 
-    def __init__(self, widths: tuple[int, int, int], depths: tuple[int, int, int]):
+    def __init__(self, widths: tuple[int, int, int], depths: Sequence[int]):
         super().__init__()
         fine, middle, coarse = widths
         self.stem = nn.Sequential(nn.Conv2d(CHANNELS, fine, 3, padding=1), nn.GELU())

@@ -25,7 +25,7 @@ TAP_CHANNELS = tuple(STAGES[i][1] for i in TAPS)
 class ConvNorm(nn.Sequential):
     """Convolution with its batch norm folded in and, if asked for, ReLU6.
 
-    Training batches are too small to estimate statistics, so ImageNet's are kept; a norm with fixed statistics is part of the convolution.
+    Training batches are too small to estimate statistics, so ImageNet's are kept, and a norm with fixed statistics is a convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, activate: bool = True):
@@ -94,5 +94,5 @@ class EfficientNetLite0(nn.Module):
             for conv in (m for m in self.modules() if isinstance(m, nn.Conv2d)):
                 kernel, gain, shift, mean, variance = (next(values) for _ in range(5))
                 scale = gain / torch.sqrt(variance + BATCH_NORM_EPSILON)
-                conv.weight.copy_(kernel * scale[:, None, None, None])
-                conv.bias.copy_(shift - mean * scale)
+                folded = {"weight": kernel * scale[:, None, None, None], "bias": shift - mean * scale}
+                conv.load_state_dict(folded)

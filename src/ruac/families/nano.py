@@ -7,14 +7,14 @@ width 128, and dense click maps. It is a `Sam2Model`, registered with transforme
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, Sam2Config, Sam2Model
-from transformers.models.sam2.configuration_sam2 import SubConfigSpec
+from transformers.configuration_utils import SubConfigSpec
 from transformers.models.sam2.modeling_sam2 import Sam2ImageSegmentationOutput, Sam2VisionEncoderOutput
 
 from ruac.families import sam2
@@ -48,7 +48,7 @@ class NanoConfig(Sam2Config):
     """A Sam2Config whose vision part is nano's; mixing_depths: residual blocks after the dense prompts, fine to coarse."""
 
     model_type = "ruac_nano"
-    sub_configs_defaults = {
+    sub_configs_defaults: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         **Sam2Config.sub_configs_defaults,
         "vision_config": SubConfigSpec(config_class=AutoConfig, model_type="ruac_nano_vision"),
     }
@@ -95,8 +95,8 @@ class NanoVisionModel(PreTrainedModel):
         # positions are added by the mask decoder alone
         return Sam2VisionEncoderOutput(
             last_hidden_state=levels[-1].permute(0, 2, 3, 1),
-            fpn_hidden_states=tuple(levels),
-            fpn_position_encoding=tuple(torch.zeros_like(level) for level in levels),
+            fpn_hidden_states=tuple(levels),  # pyright: ignore[reportArgumentType]  annotated as one tensor there
+            fpn_position_encoding=tuple(torch.zeros_like(x) for x in levels),  # pyright: ignore[reportArgumentType]
         )
 
 
@@ -104,13 +104,13 @@ class NanoModel(Sam2Model):
     """encode once, decode for every click; `forward` is both, with the arguments and outputs of `Sam2Model`."""
 
     config_class = NanoConfig
-    config: NanoConfig
 
     def __init__(self, config: NanoConfig):
         super().__init__(config)
-        width = config.vision_config.fpn_hidden_size
-        self.dense_prompts = DensePrompts((width // 8, width // 4, width), tuple(config.mixing_depths))
-        self.side: int = config.vision_config.image_size
+        vision = cast(NanoVisionConfig, config.vision_config)
+        width = vision.fpn_hidden_size
+        self.dense_prompts = DensePrompts((width // 8, width // 4, width), config.mixing_depths)
+        self.side: int = vision.image_size
         self.channels: int = width // 8
         self.token_width: int = width
         self._position: Tensor | None = None
@@ -203,7 +203,7 @@ class NanoModel(Sam2Model):
 
 def _initialise(module: nn.Module) -> None:
     """torch's own initialisation: transformers' N(0, 0.02) lets signals die in layers as narrow as these."""
-    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm  | nn.Embedding):
+    if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm | nn.Embedding):
         module.reset_parameters()
 
 

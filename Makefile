@@ -1,0 +1,34 @@
+# Every target does its own set-up: a virtual environment in .venv with the versions pinned in constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint train clean
+
+demo: .venv/core.stamp  ## segment a photograph that matplotlib ships and show where the mask may be wrong
+	$(BIN)/ruac demo
+
+test: .venv/dev.stamp  ## the whole test suite; tests on real data need RUAC_DATA or ../shared/data
+	$(BIN)/python -m pytest
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+train: .venv/dev.stamp  ## train the embedded model again (about an hour and a half on two cores)
+	$(BIN)/ruac train --config configs/nano.yaml
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e .
+	touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e ".[dev]"
+	touch $@ .venv/core.stamp
+
+clean:
+	rm -rf .venv out
