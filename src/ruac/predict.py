@@ -67,6 +67,7 @@ def predict(
     from rich.console import Console
     from rich.progress import track
 
+    from ruac.data.image import ImageError
     from ruac.evaluate.results import weights_sha256
     from ruac.output import Origin, output_names
     from ruac.predictor import Predictor, PromptError
@@ -77,15 +78,17 @@ def predict(
     out.mkdir(parents=True, exist_ok=True)
     overlays: list[Path] = []
     failures: list[ValueError | OSError] = []
-    several = len(images) > 1
+    several, console = len(images) > 1, Console(stderr=True)
     jobs = list(zip(images, output_names(images), strict=True))
-    for image, name in track(jobs, "predicting", console=Console(stderr=True), transient=True, disable=not several):
+    for image, name in track(jobs, "predicting", console=console, transient=True, disable=not (several and console.is_terminal)):
         try:
             overlays += _predict_one(predictor, image, objects, out, name, Origin(str(image), model, sha256))
         except PromptError as error:
             failures.append(PromptError(f"{image}: {error}"))
-        except (ValueError, OSError) as error:
+        except ImageError as error:
             failures.append(error)
+        except OSError as error:
+            failures.append(OSError(f"{error.filename or image}: {error.strerror or error}"))
     _report(overlays, out)
     if failures and all(isinstance(error, PromptError) for error in failures) and not overlays:
         raise failures[0]
