@@ -18,8 +18,9 @@ def decode(
 ) -> DecoderFeatures:
     """All that `Sam2MaskDecoder.forward` computes before and beside its hypernetwork product.
 
-    levels: per object, stride 4 [M, D/8, 4h, 4w], stride 8 [M, D/4, 2h, 2w] and stride 16 [M, D, h, w]; position: [1, D, h, w]
-    encoding of the grid; sparse: [M, 1, N, D] point tokens; dense: [M or 1, D, h, w] mask prompt. Returns features with B = M and P = 1.
+    levels: per object, stride 4 [M, D/8, 4h, 4w], stride 8 [M, D/4, 2h, 2w] and stride 16 [M, D, h, w]; position: [1, D, h, w],
+    encoding of the grid; sparse: [M, 1, N, D] point tokens; dense: [M or 1, D, h, w] mask prompt.
+    Returns features with B = M and P = 1.
     """
     fine, middle, coarse = levels
     own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import copy
 import csv
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
@@ -29,6 +30,7 @@ from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
 from ruac.features import ImageFeatures
 from ruac.losses import best_of_many, likelihood
+from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel, chosen_token, load
 from ruac.training.annotator import simulate
 from ruac.training.checkpoint import Position, StepLog, load_checkpoint, restore_optimizer, save_checkpoint
@@ -82,6 +84,8 @@ def train(config: TrainConfig) -> Path:
     sets = find_sets(config.data)
     pool = Pool(sets, config.scenes.weights)
     config.out.mkdir(parents=True, exist_ok=True)
+    settings = {**asdict(config), "machine": describe_machine()}
+    (config.out / "settings.json").write_text(json.dumps(settings, indent=1, default=str) + "\n")
     model = _start_model(config)
     averages = {name: p.detach().clone() for name, p in model.named_parameters()}
     state = load_checkpoint(config, model, averages)
@@ -221,9 +225,10 @@ def _resized(model: RuacModel, image_size: int) -> RuacModel:
 
 
 def _channels_last(model: RuacModel) -> RuacModel:
+    """In place. transformers' own `to` hides this argument from type checkers."""
     torch.nn.Module.to(
         model, memory_format=torch.channels_last
-    )  # in place; transformers' own `to` hides this argument from type checkers
+    )
     return model
 
 

