@@ -12,7 +12,7 @@ from ruac.weibull import squared_variation
 
 # Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
 CONCENTRATION_RANGE = (0.3, 50.0)
-START_CONCENTRATION = 8.0
+START_CONCENTRATION = 2.0
 
 
 class PlainHead(nn.Module):

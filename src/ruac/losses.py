@@ -37,12 +37,12 @@ def mask_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         return (found & there).sum((-2, -1)) / union.clamp_min(1)
 
 
-def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor]:
     """The segmentation loss of SAM: token 0 always learns; of the multimask tokens 1.. the one with the least loss does.
 
     logits: [B, P, K, H, W], iou: [B, P, K] predicted. Returns the mean loss and the true IoU [B, P, K].
     """
-    each = normalised_focal(logits, target, valid) + dice(logits, target, valid)
+    each = normalised_focal(logits, target, valid, gamma) + dice(logits, target, valid)
     true_iou = mask_iou(logits, target, valid)
     quality = (iou - true_iou).abs().mean()
     return each[..., 0].mean() + each[..., 1:].amin(-1).mean() + quality, true_iou

@@ -16,7 +16,8 @@ class Stage:
 
     steps: optimiser steps; image_size: side of the training pictures in pixels; images: pictures a step; objects: prompted objects a
     picture; rate: peak learning rate; encoder_rate: that of the image encoder; train: all weights on the segmentation losses, or
-    the head's concentrations alone on the likelihood; warmup: steps of linear warm-up before the cosine to a twentieth.
+    the head's concentrations alone on the likelihood; warmup: steps of linear warm-up before the cosine to a twentieth;
+    focal: exponent of the focal weights, 0 for the plain cross-entropy.
     """
 
     steps: int
@@ -27,6 +28,7 @@ class Stage:
     encoder_rate: float = 3e-4
     train: Literal["all", "head"] = "all"
     warmup: int = 200
+    focal: float = 1.0
 
 
 @dataclass(frozen=True)

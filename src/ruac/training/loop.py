@@ -190,7 +190,7 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
             mean = F.interpolate(distribution.mean.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(
                 0, target.shape[:2]
             )
-            part_loss, iou = best_of_many(mean, decoded.iou, target, weight)
+            part_loss, iou = best_of_many(mean, decoded.iou, target, weight, stage.focal)
             figures[f"loss{name}"] = part_loss.item()
             figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts)).mean().item()
         loss = loss + 0.5 * part_loss
@@ -226,9 +226,7 @@ def _resized(model: RuacModel, image_size: int) -> RuacModel:
 
 def _channels_last(model: RuacModel) -> RuacModel:
     """In place. transformers' own `to` hides this argument from type checkers."""
-    torch.nn.Module.to(
-        model, memory_format=torch.channels_last
-    )
+    torch.nn.Module.to(model, memory_format=torch.channels_last)
     return model
 
 
