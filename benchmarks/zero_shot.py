@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def judge(summary: Summary) -> dict[str, object]:
     worse = [
         f"{part.name}@{b}"
         for part in sets
-        for a, b in zip(counts, counts[1:], strict=False)
+        for a, b in pairwise(counts)
         if part.measures[f"iou@{b}"].mean < part.measures[f"iou@{a}"].mean
     ]
     everything = summary.groups[0]

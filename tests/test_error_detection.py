@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_s
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from ruac.distribution import MaskDistribution, bernoulli_entropy
-from ruac.evaluate.error_detection import BINS, LOGIT_RANGE, ErrorDetection, ErrorHistogram, band_around, histograms
+from ruac.evaluate.error_detection import BINS, LOGIT_RANGE, ErrorDetection, ErrorHistogram, histograms
+from ruac.regions import band_around
 
 WIDTH = LOGIT_RANGE / BINS
 

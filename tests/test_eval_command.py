@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +9,15 @@ import pytest
 from PIL import Image
 
 import ruac.evaluate.command as command
+from ruac.data.folder import find_sets
 from ruac.errors import WorkError
-from ruac.evaluate.command import evaluate, evaluate_sets, find_sets, parse_clicks
+from ruac.evaluate.command import evaluate, evaluate_sets, parse_clicks
 from ruac.evaluate.protocol import ImageResult, Protocol
-from ruac.evaluate.results import Origin, ResultsFile, Row, weights_sha256
+from ruac.evaluate.results import Origin, ResultsFile, Row
 from ruac.evaluate.summary import SetResults, bootstrap_means, summarise
 from ruac.evaluate.table import markdown, overview
 from ruac.families.nano import NanoConfig
-from ruac.model import RuacConfig, RuacModel
+from ruac.model import RuacConfig, RuacModel, load, weights_sha256
 
 ORIGIN = Origin(weights="0" * 64, ruac="0.1.0", clicks=(1, 3), max_objects=10, seed=0, prompt="point")
 KEYS = [f"{readout}.auroc.{region}@{n}" for readout in ("head", "plain") for region in ("image", "band") for n in (1, 3)]
@@ -164,7 +167,6 @@ def test_rows_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
 
 
 def test_weights_have_the_same_hash_in_memory_and_after_loading(tiny_model: RuacModel, tiny_model_folder: Path) -> None:
-    from ruac.model import load
 
     assert weights_sha256(load(tiny_model_folder)) == weights_sha256(tiny_model)
 
@@ -290,3 +292,14 @@ def test_the_groups_of_the_real_sets(real_data: Path, tiny_model: RuacModel, tmp
         "eye_nir_pupil": ("zero-shot", 2),
     }
     assert [group.name for group in summary.groups] == ["all", "near-source", "stress", "zero-shot"]
+
+
+def test_the_command_takes_several_sets_and_writes_its_tables(data: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    """Through the real command line; the same set twice is wrong use, said in one line."""
+    command = [sys.executable, "-m", "ruac", "eval", "--model", str(tiny_model_folder), "--out", str(tmp_path), "--clicks", "1,2"]
+    done = subprocess.run([*command, "--data", str(data)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in tmp_path.iterdir()} >= {"summary.json", "summary.md"}
+    twice = subprocess.run([*command, "--data", str(data), str(data)], capture_output=True, text=True)
+    assert twice.returncode == 2
+    assert len(twice.stderr.strip().splitlines()) == 1

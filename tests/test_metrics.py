@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 from sklearn.metrics import f1_score, jaccard_score
 
-from ruac.evaluate.metrics import Mask, boundary_f, bounding_box, dice, grow, iou, j_and_f, mask_quality, outline
+from ruac.evaluate.metrics import boundary_f, dice, iou, j_and_f, mask_quality
+from ruac.regions import Mask, bounding_box, grow, outline
 
 SMALL = st.tuples(st.integers(1, 12), st.integers(1, 12))
 

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ruac.data.prompts import first_click, interior_point, jittered_box, largest_region, next_click
+from ruac.data.prompts import first_click, jittered_box, next_click
 from ruac.features import BACKGROUND, FOREGROUND
+from ruac.regions import interior_point, largest_region
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 

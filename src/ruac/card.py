@@ -163,8 +163,8 @@ pipeline_tag: mask-generation
 # nano, the model that ships with ruac
 
 A promptable segmentation model with a pixel-wise uncertainty: EfficientNet-Lite0 and a small feature pyramid, SAM 2's prompt
-encoder and mask decoder at width 128, dense click maps, and the exact Bayesian head. {megabytes:.1f} MB in half precision. Clicks, boxes
-and earlier masks in, a mask and the uncertainty of each of its pixels out."""
+encoder and mask decoder at width 128, dense click maps, and the exact Bayesian head. {megabytes:.1f} MB in half precision. Clicks,
+boxes and earlier masks in, a mask and the uncertainty of each of its pixels out."""
 
 _LIMITS = """## Limits
 

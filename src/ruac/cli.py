@@ -41,7 +41,8 @@ COMMANDS = {
     "predict": Command("ruac.predict:predict", "masks and their uncertainty for your photographs", positional="images"),
     "demo": Command("ruac.predict:demo", "the same on a photograph that is already on your disk"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
-    "train": Command("ruac.train:train", "train a model from a configuration file"),
+    "train": Command("ruac.training.loop:train", "train a model from a configuration file"),
+    "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
 }
 
 
@@ -120,7 +121,7 @@ def _parse(name: str, command: Command, function: Callable[..., object], words: 
 def _add_argument(
     parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, doc: Docstring, positional: str | None
 ) -> None:
-    """Lists are given by repeating the option, or as the positional argument; booleans by naming them."""
+    """Lists are the positional argument, or repeat the option, or (without a positional argument) follow it; booleans are named."""
     text = next((entry.description for entry in doc.params if entry.arg_name == parameter.name), None)
     option = f"--{parameter.name.replace('_', '-')}"
     required = parameter.default is parameter.empty
@@ -128,7 +129,9 @@ def _add_argument(
     if parameter.name == positional:
         parser.add_argument(parameter.name, nargs="+", type=element, help=text)
     elif element is not None:
-        parser.add_argument(option, action="append", type=element, required=required, help=text)
+        # several values an option would swallow a positional argument that follows it
+        several = {"action": "append"} if positional else {"action": "extend", "nargs": "+"}
+        parser.add_argument(option, **several, type=element, required=required, help=text)
     elif hint is bool:
         parser.add_argument(option, action="store_true", help=text)
     elif required:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -83,8 +84,9 @@ def chosen_token(features: DecoderFeatures, prompts: Prompts) -> Tensor:
 def load(model: str | Path, device: str = "cpu") -> RuacModel:
     """A model by name: "nano" (ships with the package), a folder that `save_pretrained` wrote, or a hub id "owner/name".
 
-    Raises FileNotFoundError naming the folder when it holds no model.
+    Raises FileNotFoundError naming the folder when it holds no model, ValueError for a device that is not there.
     """
+    _check_device(device)
     path = Path(str(files("ruac") / "weights" / "nano")) if str(model) == "nano" else Path(model)
     is_hub_id = not path.exists() and str(model).count("/") == 1 and not str(model).startswith((".", "/", "~"))
     if not is_hub_id and not (path / "model.safetensors").is_file():
@@ -93,3 +95,23 @@ def load(model: str | Path, device: str = "cpu") -> RuacModel:
     loaded = RuacModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
     torch.nn.Module.to(loaded.eval(), device, memory_format=torch.channels_last)  # in place
     return loaded
+
+
+def weights_sha256(model: RuacModel) -> str:
+    """Hash of the head's kind, the input side and all parameters by name: the same wherever the model was loaded from."""
+    digest = hashlib.sha256(f"{model.config.head} {model.side}".encode())
+    tensors: dict[str, Tensor] = model.state_dict()
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_device(device: str) -> None:
+    """Raises ValueError for one that this machine or this torch does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"--device {device}: not available here ({reason}); use cpu") from None

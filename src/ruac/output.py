@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from ruac.evaluate.error_detection import band_around
 from ruac.overlay import Marks, draw_overlay
 from ruac.predictor import Prediction, Prompt, suggest_click
+from ruac.regions import band_around
 
 SUFFIXES = (".mask.png", ".uncertainty.png", ".overlay.png", ".json")
 UNCERTAINTY_SCALE = 65535  # of a 16-bit pixel: 1 bit

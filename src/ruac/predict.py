@@ -68,11 +68,10 @@ def predict(
     from rich.progress import track
 
     from ruac.data.image import ImageError
-    from ruac.evaluate.results import weights_sha256
+    from ruac.model import weights_sha256
     from ruac.output import Origin, output_names
     from ruac.predictor import Predictor, PromptError
 
-    _check_device(device)
     predictor = Predictor(model, device)
     sha256 = weights_sha256(predictor.model)
     out.mkdir(parents=True, exist_ok=True)
@@ -171,14 +170,3 @@ def _report(overlays: Sequence[Path], out: Path) -> None:
         print(f"look at {overlays[0]}")
     elif overlays:
         print(f"{len(overlays)} masks in {out}; look at {out / '*.overlay.png'}")
-
-
-def _check_device(device: str) -> None:
-    """Raises ValueError for one that this machine or this torch does not have."""
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device}: not available here ({reason}); use cpu") from None

@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ruac.data.image import ImageError, read_image
-from ruac.data.prompts import interior_point, largest_region
 from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
 from ruac.model import RuacModel, chosen_token, load
+from ruac.regions import interior_point, largest_region
 
 DOUBTFUL = 0.25  # expected error above which a pixel deserves a click
 OBJECTS_AT_ONCE = 32  # decoded together, so that memory stays bounded

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ruac.features import BACKGROUND, FOREGROUND
-
-Mask = NDArray[np.bool_]
+from ruac.regions import Mask, interior_point, largest_region
 
 
 def first_click(mask: Mask, rng: np.random.Generator | None = None) -> tuple[int, int]:
@@ -43,22 +40,6 @@ def next_click(
     _, region, label = best
     x, y = interior_point(region) if rng is None else first_click(region, rng)
     return x, y, label
-
-
-def largest_region(mask: Mask) -> Mask:
-    """The largest 8-connected component; empty for an empty mask."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    if count < 2:
-        return np.zeros_like(mask)
-    return labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
-
-
-def interior_point(mask: Mask) -> tuple[int, int]:
-    """(x, y) of the pixel farthest from the outside; the image border counts as outside. The first in reading order on ties."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
-    return int(x), int(y)
 
 
 def jittered_box(mask: Mask, rng: np.random.Generator | None = None, jitter: float = 0.1) -> tuple[float, float, float, float]:

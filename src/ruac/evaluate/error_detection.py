@@ -20,14 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ruac.evaluate.metrics import Mask, grow
-
 BINS = 2048
 # logits of this size and more share the last bin: there the expected error is below 2e-7
 LOGIT_RANGE = 16.0
 CALIBRATION_BINS = 15
-# the band around the object, as a share of the image diagonal
-BAND = 0.02
 
 RIGHT, WRONG = 0, 1
 # the pixels of an object fall into four parts, right or wrong, outside or inside the band, and this one
@@ -100,11 +96,6 @@ class RegionHistograms:
 
     def __add__(self, other: RegionHistograms) -> RegionHistograms:
         return RegionHistograms(self.image + other.image, self.band + other.band)
-
-
-def band_around(predicted: Mask, truth: Mask) -> Mask:
-    """The pixels within BAND times the diagonal of the predicted or the true object; the object itself among them."""
-    return grow(predicted | truth, BAND * math.hypot(*truth.shape))
 
 
 def histograms(logit: Tensor, truth: Tensor, valid: Tensor, band: Tensor) -> RegionHistograms:

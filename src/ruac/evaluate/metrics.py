@@ -8,16 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Mask = NDArray[np.bool_]
+from ruac.regions import Mask, bounding_box, grow, outline
 
 # DAVIS-2016: outlines may lie this far apart, as a share of the image diagonal
 TOLERANCE = 0.008
-# up to this many pixels a dilation is faster than a distance transform, whose time does not depend on the reach
-FAST_REACH = 16
 
 
 @dataclass(frozen=True)
@@ -76,41 +72,6 @@ def boundary_f(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float
 def j_and_f(predicted: Mask, truth: Mask, valid: Mask | None = None) -> float:
     """Mean of `iou` and `boundary_f`."""
     return mask_quality(predicted, truth, valid).j_and_f
-
-
-def bounding_box(mask: Mask, margin: int = 0) -> tuple[slice, slice]:
-    """Rows and columns of the smallest box around the mask, `margin` pixels larger inside the image; empty for an empty mask."""
-    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
-    if not width:
-        return slice(0, 0), slice(0, 0)
-    return slice(max(0, y - margin), y + height + margin), slice(max(0, x - margin), x + width + margin)
-
-
-def outline(mask: Mask) -> Mask:
-    """Boundary pixels: those that differ from their right, lower or lower right neighbour, as the DAVIS benchmark has it."""
-    edge = np.zeros_like(mask)
-    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
-    edge[:-1] |= mask[:-1] != mask[1:]
-    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
-    return edge
-
-
-def grow(mask: Mask, radius: float) -> Mask:
-    """All pixels within `radius` pixels of the mask (Euclidean, between pixel centres)."""
-    if not mask.any():
-        return np.zeros_like(mask)
-    reach = math.floor(radius)
-    box = bounding_box(mask, margin=reach)
-    grown = np.zeros_like(mask)
-    if reach <= FAST_REACH:
-        offsets = np.arange(-reach, reach + 1)
-        disk = offsets[:, None] ** 2 + offsets**2 <= radius**2
-        grown[box] = cv2.dilate(mask[box].view(np.uint8), disk.astype(np.uint8))
-    else:
-        distance = cv2.distanceTransform((~mask[box]).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        # the distances are rounded square roots of whole numbers
-        grown[box] = distance <= radius + 1e-4
-    return grown
 
 
 def _boundary_f(predicted: Mask, truth: Mask, tolerance: int) -> float:

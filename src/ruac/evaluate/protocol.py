@@ -21,10 +21,11 @@ from ruac.data.folder import IGNORE, Sample, object_ids, read_mask
 from ruac.data.image import read_image
 from ruac.data.prompts import first_click, jittered_box, next_click
 from ruac.distribution import MaskDistribution
-from ruac.evaluate.error_detection import RegionHistograms, band_around, histograms
-from ruac.evaluate.metrics import Mask, MaskQuality, bounding_box, mask_quality
+from ruac.evaluate.error_detection import RegionHistograms, histograms
+from ruac.evaluate.metrics import MaskQuality, mask_quality
 from ruac.features import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND, ImageFeatures, Prompts
 from ruac.model import RuacModel, chosen_token
+from ruac.regions import Mask, band_around, bounding_box
 
 # objects with fewer pixels are not evaluated: nobody could click on them
 MIN_PIXELS = 16

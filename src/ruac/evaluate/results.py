@@ -5,7 +5,6 @@ The first line says what made the rows (weights, settings, version); rows of any
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -14,11 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ruac.evaluate.protocol import ImageResult, Protocol
-from ruac.model import RuacModel
+from ruac.model import RuacModel, weights_sha256
 
 MASK_MEASURES = ("iou", "dice", "boundary_f", "j_and_f")
 PIXEL_MEASURES = ("auroc", "aupr", "spearman", "ece", "brier", "aurc", "error_rate")
@@ -84,17 +80,6 @@ class Origin:
     def differences(self, stored: dict[str, Any]) -> list[str]:
         own = json.loads(json.dumps(asdict(self)))
         return [f"{key}: {stored.get(key)} there, {own[key]} now" for key in own if stored.get(key) != own[key]]
-
-
-def weights_sha256(model: RuacModel) -> str:
-    """Hash of the head's kind, the input side and all parameters by name: the same wherever the model was loaded from."""
-    digest = hashlib.sha256(f"{model.config.head} {model.side}".encode())
-    tensors: dict[str, Tensor] = model.state_dict()
-    for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 class ResultsFile:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ruac.evaluate.error_detection import BAND
 from ruac.evaluate.protocol import MIN_PIXELS
 from ruac.evaluate.summary import DRAWS, Estimate, GroupSummary, SetSummary, Summary
+from ruac.regions import BAND
 
 # measure, heading, whether less is better
 PIXEL_COLUMNS = (
