@@ -17,6 +17,7 @@ PIXEL_COLUMNS = (
     ("auroc", "AUROC", False),
     ("aupr", "AUPR", False),
     ("aurc", "AURC", True),
+    ("spearman", "Spearman", False),
     ("ece", "ECE", True),
     ("brier", "Brier", True),
 )
@@ -63,13 +64,13 @@ def overview(summary: Summary) -> Grid:
 
 
 def mask_grid(summary: Summary) -> Grid:
-    """IoU and J&F by number of prompts, with intervals."""
-    columns = [(measure, clicks) for measure in ("iou", "j_and_f") for clicks in summary.origin.clicks]
-    names = {"iou": "IoU", "j_and_f": "J&F"}
+    """IoU, boundary F, J&F and Dice by number of prompts; IoU with intervals."""
+    names = {"iou": "IoU", "boundary_f": "F", "j_and_f": "J&F", "dice": "Dice"}
+    columns = [(measure, clicks) for measure in names for clicks in summary.origin.clicks]
     header = ("", "images", "objects", *(f"{names[measure]}@{clicks}" for measure, clicks in columns))
     rows = []
     for part in _parts(summary):
-        cells = (_percent(part.measures.get(f"{measure}@{clicks}")) for measure, clicks in columns)
+        cells = (_percent(part.measures.get(f"{measure}@{clicks}"), measure == "iou") for measure, clicks in columns)
         images, objects = (str(n) for n in _counts(summary, part))
         rows.append((part.name, images, objects, *cells))
     return Grid("Masks, in per cent, by number of prompts", header, tuple(rows))
