@@ -130,7 +130,7 @@ def _add_argument(
         parser.add_argument(parameter.name, nargs="+", type=element, help=text)
     elif element is not None:
         # several values an option would swallow a positional argument that follows it
-        several = {"action": "append"} if positional else {"action": "extend", "nargs": "+"}
+        several: dict[str, Any] = {"action": "append"} if positional else {"action": "extend", "nargs": "+"}
         parser.add_argument(option, **several, type=element, required=required, help=text)
     elif hint is bool:
         parser.add_argument(option, action="store_true", help=text)

@@ -31,7 +31,7 @@ from ruac.families.nano import NanoConfig, NanoModel
 from ruac.features import ImageFeatures
 from ruac.losses import best_of_many, likelihood
 from ruac.machine import describe_machine
-from ruac.model import RuacConfig, RuacModel, chosen_token, load
+from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token, load
 from ruac.training.annotator import simulate
 from ruac.training.checkpoint import Position, StepLog, load_checkpoint, restore_optimizer, save_checkpoint
 from ruac.training.config import Stage, TrainConfig
@@ -211,7 +211,7 @@ def _start_model(config: TrainConfig) -> RuacModel:
     torch.manual_seed(config.seed)
     model = RuacModel(RuacConfig(sam=NanoConfig.of_size(config.image_size).to_dict(), head="exact"))
     model.sam.vision_encoder.backbone.load_imagenet()
-    return _channels_last(model)
+    return channels_last(model)
 
 
 def _resized(model: RuacModel, image_size: int) -> RuacModel:
@@ -221,13 +221,7 @@ def _resized(model: RuacModel, image_size: int) -> RuacModel:
     sam = NanoConfig.of_size(image_size, model.sam.token_width).to_dict()
     other = RuacModel(RuacConfig(sam=sam, head=model.config.head))
     other.load_state_dict(model.state_dict())
-    return _channels_last(other)
-
-
-def _channels_last(model: RuacModel) -> RuacModel:
-    """In place. transformers' own `to` hides this argument from type checkers."""
-    torch.nn.Module.to(model, memory_format=torch.channels_last)
-    return model
+    return channels_last(other)
 
 
 def _groups(model: RuacModel, stage: Stage, weight_decay: float) -> list[dict[str, object]]:
