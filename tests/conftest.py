@@ -24,8 +24,9 @@ def tiny_model() -> RuacModel:
     torch.manual_seed(0)
     model = RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).eval()
     assert isinstance(model.head, ExactHead)
-    torch.nn.init.normal_(model.head.pixel_concentration.weight)
-    torch.nn.init.zeros_(model.head.pixel_concentration.bias)
+    last = model.head.pixel_concentration[-1]
+    torch.nn.init.normal_(last.weight)
+    torch.nn.init.zeros_(last.bias)
     return model.requires_grad_(False)
 
 

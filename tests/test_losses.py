@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
-from ruac.losses import best_of_many, dice, likelihood, mask_iou, normalised_focal
+from ruac.losses import best_of_many, dice, likelihood, mask_iou, normalised_focal, ranking
 
 B, P, K, H, W = 2, 2, 4, 6, 7
 
@@ -81,3 +81,24 @@ def test_likelihood_is_least_at_the_true_frequency():
         p: likelihood(torch.full_like(target, torch.logit(torch.tensor(p)).item()), target, valid).item() for p in (0.2, 0.3, 0.4)
     }
     assert at[0.3] < min(at[0.2], at[0.4])
+
+
+def test_ranking_is_least_when_wrong_pixels_are_the_unsure_ones():
+    target = (torch.arange(100) % 2).float().reshape(1, 1, 1, 10, 10)
+    wrong = (torch.arange(100) < 20).reshape(1, 1, 1, 10, 10)
+    sign = (target * 2 - 1) * torch.where(wrong, -1.0, 1.0)
+    valid = torch.ones_like(target)
+    honest, blind, inverted = (
+        ranking(sign * torch.where(wrong, a, b), target, valid).item() for a, b in ((0.5, 5.0), (2.0, 2.0), (5.0, 0.5))
+    )
+    assert honest < blind < inverted
+    assert blind == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-6)
+
+
+def test_ranking_does_not_depend_on_the_scale_of_sure_logits_and_is_zero_without_errors():
+    g = torch.Generator().manual_seed(0)
+    logit, target = torch.randn(1, 1, 1, 20, 20, generator=g) * 300, (torch.rand(1, 1, 1, 20, 20, generator=g) > 0.5).float()
+    valid = torch.ones_like(target)
+    once, twice = (ranking(k * logit, target, valid, torch.Generator().manual_seed(1)).item() for k in (1, 2))
+    assert once == pytest.approx(twice, rel=1e-2)
+    assert ranking((target * 2 - 1) * 3, target, valid).item() == 0

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import ruac.training.loop
 from ruac.data.scenes import SceneConfig
 from ruac.families.nano import NanoConfig
-from ruac.features import ImageFeatures
+from ruac.features import ImageFeatures, Prompts
 from ruac.model import RuacConfig, RuacModel, load
 from ruac.training.annotator import simulate
 from ruac.training.config import Stage, TrainConfig
@@ -89,6 +89,11 @@ def test_an_interrupted_run_goes_on_exactly_as_if_nothing_had_happened(data, sta
         assert [(int(r[0]), int(r[1])) for r in csv.reader(file)] == [(0, i) for i in range(5)] + [(1, i) for i in range(3)]
 
 
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_kill_minus_nine_loses_at_most_the_last_interval(data, start, tmp_path):
     """Through the real command: killed once a checkpoint is there, run again, equal to the run that was left alone."""
@@ -101,7 +106,7 @@ def test_kill_minus_nine_loses_at_most_the_last_interval(data, start, tmp_path):
         settings.write_text(json.dumps({**values, "stages": stages}))
 
     write(tmp_path / "whole")
-    subprocess.run(command, check=True, capture_output=True)
+    run(command)
     write(tmp_path / "killed")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "killed" / "checkpoint.safetensors").exists():
@@ -110,17 +115,27 @@ def test_kill_minus_nine_loses_at_most_the_last_interval(data, start, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "killed" / "model").exists()
-    subprocess.run(command, check=True, capture_output=True)
+    run(command)
     whole, killed = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
-def test_the_head_stage_changes_nothing_but_the_spread(data, start, tmp_path):
+@pytest.mark.parametrize("pictures", ["scenes", "photographs"])
+def test_the_head_stage_changes_the_spread_and_the_sharpness_but_no_mask(data, start, tmp_path, pictures):
     settings = config(data, start, tmp_path)
-    folder = train(replace(settings, stages=settings.stages[1:]))
-    before, after = load(start).half().state_dict(), load(folder).half().state_dict()
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {f"head.{kind}_concentration.{part}" for kind in ("pixel", "weight") for part in ("weight", "bias")}
+    folder = train(replace(settings, stages=[replace(settings.stages[1], pictures=pictures)]))
+    before, after = load(start), load(folder)
+    old, new = before.half().state_dict(), after.half().state_dict()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert all(name.startswith("head.") for name in changed)
+    assert {"head.weight_concentration.bias", "head.pixel_concentration.2.bias", "head.pixel_residual.weight"} <= changed
+    residual = new["head.pixel_residual.weight"][:, :, 0, 0].float()
+    assert torch.equal(residual, residual[0, 0] * torch.eye(len(residual)))
+    assert "head.weight_residual.weight" not in changed
+    before, after = before.float(), after.float()
+    features = before.encode(torch.rand(1, 3, 64, 64) * 255, ())
+    decoded = before.decode(features, Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]])))
+    torch.testing.assert_close(after(decoded).mean, (1 + residual[0, 0]) * before(decoded).mean, rtol=1e-4, atol=1e-5)
 
 
 def test_a_few_steps_on_easy_pictures_lower_the_loss(data, start, tmp_path):

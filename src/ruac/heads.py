@@ -13,6 +13,7 @@ from ruac.weibull import squared_variation
 # Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
 CONCENTRATION_RANGE = (0.3, 50.0)
 START_CONCENTRATION = 2.0
+HIDDEN = 16  # channels between the two layers of the pixel concentration
 
 
 class PlainHead(nn.Module):
@@ -28,19 +29,20 @@ class ExactHead(nn.Module):
 
     Both factors of the logit h · x are split into non-negative parts, z = [x⁺, x⁻], w_fg = [h⁺, h⁻], w_bg = [h⁻, h⁺], and every part
     is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. The residual maps
-    x + Ax and h + Bm start at zero.
+    x + Ax and h + Bm start at zero. The concentration of a pixel may depend on its neighbours.
     """
 
     def __init__(self, channels: int, token_width: int):
         super().__init__()
         self.pixel_residual = nn.Conv2d(channels, channels, 1, bias=False)
         self.weight_residual = nn.Linear(token_width, channels, bias=False)
-        self.pixel_concentration = nn.Conv2d(channels, 1, 1)
+        self.pixel_concentration = nn.Sequential(nn.Conv2d(channels, HIDDEN, 3, padding=1), nn.GELU(), nn.Conv2d(HIDDEN, 1, 1))
         self.weight_concentration = nn.Linear(token_width, channels)
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
-        for bias in (self.pixel_concentration.bias, self.weight_concentration.bias):
-            nn.init.constant_(bias, START_CONCENTRATION)  # pyright: ignore[reportArgumentType]  they have one
+        last = self.pixel_concentration[-1]
+        for layer in (self.pixel_residual, self.weight_residual, last, self.weight_concentration):
+            nn.init.zeros_(layer.weight)
+        for layer in (last, self.weight_concentration):
+            nn.init.constant_(layer.bias, START_CONCENTRATION)
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         pixels, weights = self.factors(features)

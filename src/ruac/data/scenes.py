@@ -136,7 +136,7 @@ def _paste_objects(pool: Pool, config: SceneConfig, image: Image, ids: Ids, rng:
     count = int(rng.integers(5, 16)) if clones else int(rng.integers(1, 7))
     donor = _cut_out(pool, config, size, rng)
     low, high = config.smallest, config.largest * size
-    side = _log_uniform(rng, low, min(high, size / 5) if clones else high)
+    side = _log_uniform(rng, low, max(low, size / 5) if clones else high)
     first = min(len(present), MAX_OBJECTS // 2) + 1
     for new in range(first, first + count):
         if not clones:

@@ -24,6 +24,7 @@ from ruac.distribution import MaskDistribution
 from ruac.evaluate.error_detection import RegionHistograms, histograms
 from ruac.evaluate.metrics import MaskQuality, mask_quality
 from ruac.features import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND, ImageFeatures, Prompts
+from ruac.heads import PlainHead
 from ruac.model import RuacModel, chosen_token
 from ruac.regions import Mask, band_around, bounding_box
 
@@ -33,10 +34,11 @@ MIN_PIXELS = 16
 DECODE_TOGETHER = 8
 
 # what is judged as uncertainty, on the same masks and the same pixels: logits of the probability of foreground
-Readout = Callable[[MaskDistribution], Tensor]
+# the arguments are the distributions of the model's own head and of the plain decoder, with the same masks
+Readout = Callable[[MaskDistribution, MaskDistribution], Tensor]
 READOUTS: dict[str, Readout] = {
-    "head": MaskDistribution.scaled_mean,
-    "plain": lambda distribution: distribution.mean,
+    "head": lambda own, plain: own.scaled_mean(),
+    "plain": lambda own, plain: plain.mean,
 }
 
 
@@ -142,10 +144,12 @@ class _Point(NamedTuple):
 
 @dataclass(frozen=True)
 class _Answer:
-    """What the model returned for one object: moments [H, W] at low resolution, the next mask prompt, and at the image's own."""
+    """What the model returned for one object: moments [H, W] at low resolution, the next mask prompt; at the image's own resolution,
+    with the head and without."""
 
     low: MaskDistribution
     full: MaskDistribution
+    plain: MaskDistribution
     mask: Mask
 
 
@@ -196,13 +200,15 @@ def _ask(
     mask = torch.stack([answer.low.mean for answer in before])[None] if before else None
     prompts = Prompts(frame.to_input(points)[None], labels[None], mask)
     decoded = model.decode(features, prompts)
-    low = model(decoded.select(chosen_token(decoded, prompts)))  # [1, P, 1, H, W]
-    full = low.resize(frame, model.side)
+    chosen = decoded.select(chosen_token(decoded, prompts))
+    low = model(chosen)  # [1, P, 1, H, W]
+    full, plain = low.resize(frame, model.side), PlainHead()(chosen).resize(frame, model.side)
     masks = (full.mean > 0).cpu().numpy()
     return [
         _Answer(
             MaskDistribution(low.mean[0, i, 0], low.variance[0, i, 0]),
             MaskDistribution(full.mean[0, i, 0], full.variance[0, i, 0]),
+            MaskDistribution(plain.mean[0, i, 0], plain.variance[0, i, 0]),
             masks[0, i, 0],
         )
         for i in range(len(said))
@@ -214,7 +220,7 @@ def _judge(answer: _Answer, truth: Mask, valid: Mask, readouts: Mapping[str, Rea
     where = [torch.from_numpy(m).to(device) for m in (truth, valid, band_around(answer.mask, truth))]
     return Judged(
         (mask_quality(answer.mask, truth, valid),),
-        {name: histograms(readout(answer.full), *where) for name, readout in readouts.items()},
+        {name: histograms(readout(answer.full, answer.plain), *where) for name, readout in readouts.items()},
     )
 
 

@@ -111,7 +111,7 @@ def markdown(summary: Summary) -> str:
         f"ruac {origin.ruac}, weights sha256 {origin.weights[:12]}…; first prompt: {origin.prompt}; at most {origin.max_objects} "
         f"objects an image (seed {origin.seed}) of at least {MIN_PIXELS} pixels; the model's own correction clicks.",
         "Objects are averaged within an image, images within a set, sets within a group. In brackets: 95 % bootstrap interval "
-        f"over images ({DRAWS} draws). Plain entropy is that of the head's own mean, without its variance, on the same "
+        f"over images ({DRAWS} draws). Plain entropy is that of the decoder's own logits, without the head, on the same "
         "masks and pixels.",
         "Share of the sets where the head's AUROC is above plain entropy's:\n\n" + "\n".join(better),
         *(grid.to_markdown() for grid in grids),

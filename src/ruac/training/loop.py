@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ruac.data.folder import IGNORE, FolderSet, find_sets, object_ids
-from ruac.data.scenes import MIN_PIXELS, Pool, SceneConfig, compose
+from ruac.data.scenes import MIN_PIXELS, Pool, Scene, SceneConfig, compose, letterbox, recolour
 from ruac.distribution import MaskDistribution
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
 from ruac.features import ImageFeatures
-from ruac.losses import best_of_many, likelihood
+from ruac.losses import best_of_many, likelihood, ranking
 from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token, load
 from ruac.training.annotator import simulate
@@ -63,7 +63,7 @@ class SceneStream(Dataset[tuple[Tensor, Tensor, Tensor]]):
         cv2.setNumThreads(0)
         for attempt in range(100):
             seed = (*self.key, index, attempt)
-            scene = compose(self.pool, self.config, self.stage.image_size, seed)
+            scene = self._picture(seed)
             ids = [i for i in object_ids(scene.ids) if (scene.ids == i).sum() >= MIN_PIXELS]
             if ids:
                 rng = np.random.default_rng((*seed, 1))
@@ -71,6 +71,13 @@ class SceneStream(Dataset[tuple[Tensor, Tensor, Tensor]]):
                 image = torch.from_numpy(scene.image).permute(2, 0, 1)
                 return image, torch.from_numpy(scene.ids), torch.from_numpy(chosen)
         raise ValueError("no object in 100 training pictures in a row: the masks are empty or the objects too small")
+
+    def _picture(self, seed: tuple[int, ...]) -> Scene:
+        if self.stage.pictures == "scenes":
+            return compose(self.pool, self.config, self.stage.image_size, seed)
+        rng = np.random.default_rng(seed)
+        scene = letterbox(*self.pool.draw(rng), self.stage.image_size)
+        return scene if rng.random() < 0.5 else Scene(recolour(scene.image, rng), scene.ids)
 
 
 def train(config: TrainConfig) -> Path:
@@ -108,6 +115,8 @@ def train(config: TrainConfig) -> Path:
             for step, (images, ids, chosen) in enumerate(batches, start=first):
                 rng = np.random.default_rng((config.seed, number, step, 7))
                 figures = _step(model, Batch(images, ids, chosen), stage, rng, accelerator)
+                if stage.train == "head":
+                    _keep_masks(model)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
                 if not torch.isfinite(torch.as_tensor(norm)):
                     raise FloatingPointError(
@@ -139,6 +148,16 @@ def rate_factor(step: int, stage: Stage) -> float:
         return (step + 1) / stage.warmup
     done = (step - stage.warmup) / max(1, stage.steps - stage.warmup)
     return 0.05 + 0.95 * 0.5 * (1 + np.cos(np.pi * min(1.0, done)))
+
+
+def _keep_masks(model: RuacModel) -> None:
+    """Let the residual A move along the identity alone: all logits then grow or shrink together, and no mask changes.
+
+    Variance can only take confidence away; where a decoder is not sure enough, it needs this to be right on average.
+    """
+    gradient = model.head.pixel_residual.weight.grad
+    diagonal = gradient[:, :, 0, 0].diagonal().mean()
+    gradient[:, :, 0, 0] = diagonal * torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
 
 
 def validate(
@@ -184,8 +203,12 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
         distribution = model(decoded)
         target, weight = truth[part][:, :, None], valid[part][:, :, None]
         if frozen_sam:
-            part_loss = likelihood(_upsampled(distribution, target).scaled_mean(), target, weight)
+            logit = _upsampled(distribution, target).scaled_mean()
+            part_loss = likelihood(logit, target, weight)
             figures[f"nll{name}"] = part_loss.item()
+            order = ranking(logit, target, weight, torch.Generator().manual_seed(int(rng.integers(2**31))))
+            figures[f"rank{name}"] = order.item()
+            part_loss = part_loss + stage.ranking * order
         else:
             mean = F.interpolate(distribution.mean.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(
                 0, target.shape[:2]
@@ -226,12 +249,12 @@ def _resized(model: RuacModel, image_size: int) -> RuacModel:
 
 def _groups(model: RuacModel, stage: Stage, weight_decay: float) -> list[dict[str, object]]:
     """Parameter groups with their rates; what the stage does not train gets no gradient."""
-    concentrations = [p for n, p in model.head.named_parameters() if "concentration" in n]
     model.requires_grad_(stage.train == "all")
     if stage.train == "head":
-        for p in concentrations:
+        trained = [p for n, p in model.head.named_parameters() if n != "weight_residual.weight"]
+        for p in trained:
             p.requires_grad_(True)
-        return [{"params": concentrations, "peak": stage.rate, "weight_decay": 0.0}]
+        return [{"params": trained, "peak": stage.rate, "weight_decay": 0.0}]
     # the plain losses say nothing about the spread, and the residual maps would only repeat the decoder's own layers
     model.head.requires_grad_(False)
     sam: NanoModel = model.sam
