@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from ruac.families.nano import NanoConfig
+from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel
 from ruac.predictor import Predictor
 
@@ -44,7 +44,7 @@ def main() -> int:
                 "targets": TARGETS,
                 "missed": missed,
                 "weights": "random" if options.random else "nano",
-                "machine": machine(),
+                "machine": f"{describe_machine()}, {torch.get_num_threads()} threads",
             }
         )
     )
@@ -75,16 +75,6 @@ def median_ms(action: Callable[[], object], rounds: int) -> float:
         action()
         times.append(time.perf_counter() - start)
     return round(1000 * statistics.median(times), 2)
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on."""
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    )
-    cpu = names[0] if names else platform.processor()
-    return {"cpu": cpu, "threads": torch.get_num_threads(), "torch": torch.__version__, "system": platform.platform()}
 
 
 if __name__ == "__main__":

@@ -55,9 +55,10 @@ class Pool:
     def __init__(self, sets: Sequence[FolderSet], weights: dict[str, float], held_out: bool = False):
         self.samples: list[list[Sample]] = [[s for s in part.samples if s.held_out == held_out] for part in sets]
         self.names = [part.name for part in sets]
-        share = np.array([weights.get(name, 1.0) for name in self.names])
+        # a small set may have no picture in this part
+        share = np.array([weights.get(name, 1.0) * bool(part) for name, part in zip(self.names, self.samples, strict=True)])
         if share.sum() <= 0:
-            raise ValueError(f"the sampling weights of {', '.join(self.names)} are all zero")
+            raise ValueError(f"nothing to draw from {', '.join(self.names)}: no pictures, or weights that are all zero")
         self.share = share / share.sum()
         # donors of cut-outs: by pictures, since large sets have the more varied objects
         sizes = np.array([len(s) for s in self.samples]) ** 0.5 * (share > 0)
