@@ -21,12 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ruac.model import load
-    from ruac.predictor import Prediction, Predictor
+    from ruac.predictor import Prediction, Predictor, suggest_click
 
-__all__ = ["Prediction", "Predictor", "__version__", "load"]
+__all__ = ["Prediction", "Predictor", "__version__", "load", "suggest_click"]
 __version__ = version("ruac")
 
-_HOMES = {"Predictor": "ruac.predictor", "Prediction": "ruac.predictor", "load": "ruac.model"}
+_HOMES = {
+    "Predictor": "ruac.predictor",
+    "Prediction": "ruac.predictor",
+    "load": "ruac.model",
+    "suggest_click": "ruac.predictor",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Point = tuple[float, float, int]  # x, y, label
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1
 
-DEMO_CLICK = "256,400"
+DEMO_CLICK = "256,230"
 
 
 @dataclass(frozen=True)
