@@ -1,5 +1,6 @@
 """Training pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -69,8 +70,11 @@ def test_letterbox_keeps_the_whole_picture_at_the_top_left():
 
 
 def test_held_out_pictures_are_not_drawn(pool):
-    parts = [FolderSet(str(i), {}, tuple(s for part in pool.samples for s in part)) for i in range(2)]
+    named = [replace(pool.samples[0][0], id=f"picture{i}") for i in range(200)]
+    parts = [FolderSet("a", {}, tuple(named))]
     drawn, kept = Pool(parts, {}), Pool(parts, {}, held_out=True)
+    assert len(drawn.samples[0]) + len(kept.samples[0]) == 200
+    assert kept.samples[0]
     assert not any(s.held_out for part in drawn.samples for s in part)
     assert all(s.held_out for part in kept.samples for s in part)
 

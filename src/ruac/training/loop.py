@@ -10,7 +10,8 @@ import copy
 import csv
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -85,8 +86,11 @@ def train(config: TrainConfig) -> Path:
 
     Example: ruac train --config configs/nano.yaml
     """
-    # moments of tiny gradients and the tails of the click disks are denormal numbers, which cost these processors half their speed
-    torch.set_flush_denormal(True)
+    with _denormals_flushed():
+        return _train(config)
+
+
+def _train(config: TrainConfig) -> Path:
     accelerator = Accelerator()
     sets = find_sets(config.data)
     pool = Pool(sets, config.scenes.weights)
@@ -140,6 +144,16 @@ def train(config: TrainConfig) -> Path:
         state = Position(number + 1, 0)
         save_checkpoint(config, model, averages, None, state)
     return _write_model(config, model, averages)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Moments of tiny gradients are denormal numbers, which cost some processors half their speed. A setting of the whole process."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def rate_factor(step: int, stage: Stage) -> float:
