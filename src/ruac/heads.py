@@ -36,13 +36,13 @@ class ExactHead(nn.Module):
         super().__init__()
         self.pixel_residual = nn.Conv2d(channels, channels, 1, bias=False)
         self.weight_residual = nn.Linear(token_width, channels, bias=False)
-        self.pixel_concentration = nn.Sequential(nn.Conv2d(channels, HIDDEN, 3, padding=1), nn.GELU(), nn.Conv2d(HIDDEN, 1, 1))
+        last = nn.Conv2d(HIDDEN, 1, 1)
+        self.pixel_concentration = nn.Sequential(nn.Conv2d(channels, HIDDEN, 3, padding=1), nn.GELU(), last)
         self.weight_concentration = nn.Linear(token_width, channels)
-        last = self.pixel_concentration[-1]
         for layer in (self.pixel_residual, self.weight_residual, last, self.weight_concentration):
             nn.init.zeros_(layer.weight)
-        for layer in (last, self.weight_concentration):
-            nn.init.constant_(layer.bias, START_CONCENTRATION)
+        for bias in (last.bias, self.weight_concentration.bias):
+            nn.init.constant_(bias, START_CONCENTRATION)  # pyright: ignore[reportArgumentType]  they have one
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         pixels, weights = self.factors(features)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -30,6 +31,7 @@ from ruac.distribution import MaskDistribution
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
 from ruac.features import ImageFeatures
+from ruac.heads import ExactHead
 from ruac.losses import best_of_many, likelihood, ranking
 from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token, load
@@ -169,9 +171,10 @@ def _keep_masks(model: RuacModel) -> None:
 
     Variance can only take confidence away; where a decoder is not sure enough, it needs this to be right on average.
     """
-    gradient = model.head.pixel_residual.weight.grad
-    diagonal = gradient[:, :, 0, 0].diagonal().mean()
-    gradient[:, :, 0, 0] = diagonal * torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
+    gradient = cast(ExactHead, model.head).pixel_residual.weight.grad
+    if gradient is not None:
+        identity = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
+        gradient[:, :, 0, 0] = gradient[:, :, 0, 0].diagonal().mean() * identity
 
 
 def validate(
