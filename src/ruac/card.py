@@ -140,8 +140,17 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
         f"## Zero-shot results\n\n`ruac eval --data ../shared/data/eval --out runs/eval` with ruac {origin['ruac']}: the model's own "
         f"correction clicks, at most {origin['max_objects']} objects an image (seed {origin['seed']}), whole image, in per cent, "
         "95 % bootstrap intervals over images in brackets. 'plain' is the entropy of the same masks without the head's variance. "
-        "None of these sets was trained, tuned or calibrated on.\n\n" + "\n".join(lines)
+        "None of these sets was trained, tuned or calibrated on.\n\n" + "\n".join(lines) + _better(summary)
     )
+
+
+def _better(summary: Mapping[str, Any]) -> str:
+    """Where the head's uncertainty finds errors better than the entropy of the plain decoder does."""
+    share = summary["groups"][0]["head_better"]
+    parts = [
+        f"{100 * share[f'image@{n}']:.0f} % after {n}" for n in summary["origin"]["clicks"] if share[f"image@{n}"] is not None
+    ]
+    return f"\n\nShare of all sets where the head's AUROC of error detection is above the plain one's, by clicks: {', '.join(parts)}."
 
 
 def _cell(estimate: Mapping[str, float | None], interval: bool) -> str:
