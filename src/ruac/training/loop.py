@@ -220,16 +220,15 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
         distribution = model(decoded)
         target, weight = truth[part][:, :, None], valid[part][:, :, None]
         if frozen_sam:
-            logit = _upsampled(distribution, target).scaled_mean()
+            moments = (_upsampled(maps, target) for maps in (distribution.mean, distribution.variance))
+            logit = MaskDistribution(*moments).scaled_mean()
             part_loss = likelihood(logit, target, weight)
             figures[f"nll{name}"] = part_loss.item()
             order = ranking(logit, target, weight, torch.Generator().manual_seed(int(rng.integers(2**31))))
             figures[f"rank{name}"] = order.item()
             part_loss = part_loss + stage.ranking * order
         else:
-            mean = F.interpolate(distribution.mean.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(
-                0, target.shape[:2]
-            )
+            mean = _upsampled(distribution.mean, target)
             part_loss, iou = best_of_many(mean, decoded.iou, target, weight, stage.focal)
             figures[f"loss{name}"] = part_loss.item()
             figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts)).mean().item()
@@ -238,11 +237,9 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
     return figures
 
 
-def _upsampled(distribution: MaskDistribution, target: Tensor) -> MaskDistribution:
-    def up(maps: Tensor) -> Tensor:
-        return F.interpolate(maps.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(0, maps.shape[:2])
-
-    return MaskDistribution(up(distribution.mean), up(distribution.variance))
+def _upsampled(maps: Tensor, target: Tensor) -> Tensor:
+    """Maps [B, P, K, H, W] at the resolution of the target [B, P, 1, h, w]."""
+    return F.interpolate(maps.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(0, maps.shape[:2])
 
 
 def _start_model(config: TrainConfig) -> RuacModel:
