@@ -22,8 +22,9 @@ from rich.progress import track
 from ruac.data.folder import Sample, find_sets
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.heads import PlainHead
+from ruac.loading import load
 from ruac.machine import describe_machine
-from ruac.model import RuacModel, load
+from ruac.model import RuacModel
 
 LARGEST_LOSS = 0.002  # of mean IoU, over sets and over 1, 3 and 5 clicks
 

@@ -23,8 +23,8 @@ from ruac.data.folder import find_sets
 from ruac.evaluate.command import evaluate_sets
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.summary import Summary
+from ruac.loading import load
 from ruac.machine import describe_machine
-from ruac.model import load
 
 IOU_TARGETS = {1: 0.45, 3: 0.60, 5: 0.68}  # mean over the sets, thin networks apart
 BETTER_SHARE = 0.75  # of the sets, where the head's AUROC of error detection must be above plain entropy's

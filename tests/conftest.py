@@ -24,9 +24,7 @@ def tiny_model() -> RuacModel:
     torch.manual_seed(0)
     model = RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).eval()
     assert isinstance(model.head, ExactHead)
-    last = model.head.pixel_concentration[-1]
-    torch.nn.init.normal_(last.weight)
-    torch.nn.init.zeros_(last.bias)
+    torch.nn.init.normal_(model.head.surroundings[-1].weight)
     return model.requires_grad_(False)
 
 

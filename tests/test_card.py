@@ -13,7 +13,8 @@ from ruac.data.folder import find_sets
 from ruac.evaluate.command import evaluate_sets
 from ruac.evaluate.protocol import Protocol
 from ruac.families.nano import NanoConfig
-from ruac.model import RuacConfig, RuacModel, load
+from ruac.loading import load
+from ruac.model import RuacConfig, RuacModel
 from ruac.training.config import Stage, TrainConfig
 from ruac.training.loop import train
 

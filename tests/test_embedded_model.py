@@ -8,7 +8,8 @@ from ruac.data.folder import FolderSet, find_sets
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.features import Prompts
 from ruac.heads import PlainHead
-from ruac.model import RuacModel, load
+from ruac.loading import load
+from ruac.model import RuacModel
 from ruac.predictor import Predictor
 
 

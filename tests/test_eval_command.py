@@ -17,7 +17,8 @@ from ruac.evaluate.results import Origin, ResultsFile, Row
 from ruac.evaluate.summary import SetResults, bootstrap_means, summarise
 from ruac.evaluate.table import markdown, overview
 from ruac.families.nano import NanoConfig
-from ruac.model import RuacConfig, RuacModel, load, weights_sha256
+from ruac.loading import load
+from ruac.model import RuacConfig, RuacModel, weights_sha256
 
 ORIGIN = Origin(weights="0" * 64, ruac="0.1.0", clicks=(1, 3), max_objects=10, seed=0, prompt="point")
 KEYS = [f"{readout}.auroc.{region}@{n}" for readout in ("head", "plain") for region in ("image", "band") for n in (1, 3)]

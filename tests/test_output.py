@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 
 from ruac.distribution import MaskDistribution
 from ruac.features import Frame
-from ruac.output import Origin, encode_uncertainty, expected_iou, output_names, save, write_whole
+from ruac.output import Origin, encode_uncertainty, output_names, save, write_whole
 from ruac.overlay import LONG_SIDE, Marks, draw_overlay
 from ruac.predictor import Prediction, Prompt
 
@@ -63,7 +63,7 @@ def test_summary_says_what_was_asked_found_and_by_what(tmp_path: Path, image: np
     assert (summary["image"], summary["width"], summary["height"]) == ("photos/a.jpg", WIDTH, HEIGHT)
     assert summary["prompt"] == {"points": [[30.0, 20.0, 1], [3.0, 4.0, 0]], "box": [10.0, 5.0, 50.0, 35.0]}
     assert (summary["score"], summary["object_score"]) == (0.75, 0.5)
-    assert summary["expected_iou"] == pytest.approx(expected_iou(mask, prediction.probability[0]))
+    assert summary["expected_iou"] == pytest.approx(prediction.expected_iou[0])
     assert summary["area"] == mask.sum() == 20 * 24 - 4  # bilinear corners are cut
     assert summary["mean_uncertainty"]["image"] == pytest.approx(prediction.uncertainty.mean(), rel=1e-5)
     # 2 % of the diagonal are 1.5 pixels: the next neighbours, diagonal ones too
@@ -103,20 +103,6 @@ def test_name_cannot_lead_out_of_the_folder(tmp_path: Path, image: np.ndarray, p
 )
 def test_images_of_the_same_name_do_not_share_results(images: list[str], names: list[str]) -> None:
     assert output_names([Path(image) for image in images]) == names
-
-
-def test_expected_iou_agrees_with_simulation() -> None:
-    rng = np.random.default_rng(0)
-    probability = rng.uniform(0, 1, (30, 30)).astype(np.float32)
-    mask = probability > 0.4
-    truths = rng.uniform(0, 1, (400, 30, 30)) < probability
-    simulated = (truths & mask).sum((1, 2)).mean() / (truths | mask).sum((1, 2)).mean()
-    assert expected_iou(mask, probability) == pytest.approx(simulated, abs=0.005)
-
-
-def test_expected_iou_of_a_certain_mask_is_one() -> None:
-    mask = np.array([[True, False]])
-    assert expected_iou(mask, mask.astype(np.float32)) == 1.0
 
 
 def test_one_bit_is_the_largest_16_bit_number() -> None:

@@ -29,7 +29,7 @@ class Scripted:
     right: the second multimask token after a lone click, token 0 otherwise.
     """
 
-    side, device = SIDE, torch.device("cpu")
+    side, device, stability = SIDE, torch.device("cpu"), None
 
     def __init__(self, masks: list[Tensor], variance: float = 1.0):
         self.masks, self.variance = masks, variance
@@ -41,7 +41,7 @@ class Scripted:
 
     def encode(self, pixels: Tensor, frames: tuple[Frame, ...]) -> ImageFeatures:
         self.encoded += 1
-        return ImageFeatures((pixels,), frames)
+        return ImageFeatures((pixels,), frames, torch.empty(0))
 
     def decode(self, features: ImageFeatures, prompts: Prompts) -> DecoderFeatures:
         mask = self.masks[len(self.asked)]

@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 import ruac.training.loop
 from ruac.data.scenes import SceneConfig
 from ruac.families.nano import NanoConfig
-from ruac.features import ImageFeatures, Prompts
-from ruac.model import RuacConfig, RuacModel, load
+from ruac.features import Prompts
+from ruac.loading import load
+from ruac.model import RuacConfig, RuacModel
 from ruac.training.annotator import simulate
 from ruac.training.config import Stage, TrainConfig
 from ruac.training.loop import rate_factor, train
@@ -128,7 +129,7 @@ def test_the_head_stage_changes_the_spread_and_the_sharpness_but_no_mask(data, s
     old, new = before.half().state_dict(), after.half().state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert all(name.startswith("head.") for name in changed)
-    assert {"head.weight_concentration.bias", "head.pixel_concentration.2.bias", "head.pixel_residual.weight"} <= changed
+    assert {"head.weight_concentration.bias", "head.surroundings.4.bias", "head.roughness", "head.pixel_residual.weight"} <= changed
     residual = new["head.pixel_residual.weight"][:, :, 0, 0].float()
     assert torch.equal(residual, residual[0, 0] * torch.eye(len(residual)))
     assert "head.weight_residual.weight" not in changed
@@ -168,7 +169,7 @@ def test_the_simulated_annotator_corrects_the_models_own_answer(start):
     truth[:, 0, 4:12, 4:12] = 1
     truth[:, 1, 18:30, 16:30] = 1
     features = model.encode(torch.zeros(1, 3, 64, 64), ())
-    prompts = simulate(model, ImageFeatures(features.levels, ()), truth, torch.ones(1, 1, 32, 32), clicks=4, rng=None)
+    prompts = simulate(model, features, truth, torch.ones(1, 1, 32, 32), clicks=4, rng=None)
     assert prompts.mask_logits is not None
     x, y = prompts.points[0, 0, 0].tolist()
     assert (x, y) == (2 * 7 + 0.5, 2 * 7 + 0.5)  # the centre of the square, in input pixels

@@ -20,7 +20,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ruac.model import load
+    from ruac.loading import load
     from ruac.predictor import Prediction, Predictor, suggest_click
 
 __all__ = ["Prediction", "Predictor", "__version__", "load", "suggest_click"]
@@ -29,7 +29,7 @@ __version__ = version("ruac")
 _HOMES = {
     "Predictor": "ruac.predictor",
     "Prediction": "ruac.predictor",
-    "load": "ruac.model",
+    "load": "ruac.loading",
     "suggest_click": "ruac.predictor",
 }
 

@@ -1,6 +1,12 @@
-"""Uncertainty heads: DecoderFeatures in, MaskDistribution out."""
+"""Uncertainty heads: DecoderFeatures in, MaskDistribution out.
+
+Both Bayesian heads make a logit of two random factors, E[logit] = E[pixel] · E[weight], whose parts are Weibull variables. Their
+variance is exact and in closed form; `sample` draws the same factors instead, for whoever wants to see that it is.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -8,85 +14,185 @@ from torch import Tensor, nn
 
 from ruac.distribution import MaskDistribution
 from ruac.features import DecoderFeatures
-from ruac.weibull import squared_variation
+from ruac.weibull import concentration_of, sample_with_mean, squared_variation
 
 # Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
 CONCENTRATION_RANGE = (0.3, 50.0)
-START_CONCENTRATION = 2.0
-HIDDEN = 16  # channels between the two layers of the pixel concentration
+VARIATION_RANGE = tuple(math.expm1(math.lgamma(1 + 2 / k) - 2 * math.lgamma(1 + 1 / k)) for k in reversed(CONCENTRATION_RANGE))
+SMALL_LOGIT = 0.3  # logits of this size are as good as zero when neighbours are compared
 
 
-class PlainHead(nn.Module):
+class Head(nn.Module):
+    """What every head can do."""
+
+    def forward(self, features: DecoderFeatures) -> MaskDistribution:
+        """Mean and variance of the logits, [B, P, K, H, W]."""
+        raise NotImplementedError
+
+    def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """Logits [samples, B, P, K, H, W], drawn in one batched operation: memory grows with samples * B * P * C * H * W."""
+        raise NotImplementedError
+
+
+class PlainHead(Head):
     """The decoder's own logits, with no variance: what SAM itself does."""
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         mean = _product(features.weights, features.pixels)
         return MaskDistribution(mean, torch.zeros_like(mean))
 
+    def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        mean = _product(features.weights, features.pixels)
+        return mean.expand(samples, *mean.shape)
 
-class ExactHead(nn.Module):
+
+class ExactHead(Head):
     """The Bayesian mask decoder that starts with the decoder's own masks (RUAC, form B).
 
     Both factors of the logit h · x are split into non-negative parts, z = [x⁺, x⁻], w_fg = [h⁺, h⁻], w_bg = [h⁻, h⁺], and every part
-    is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. The residual maps
-    x + Ax and h + Bm start at zero. The concentration of a pixel may depend on its neighbours.
+    is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. The residual maps A
+    and B of h · (x + Ax) and h + Bm start at zero; A acts on the weights, h · (x + Ax) = (h + Aᵀh) · x, where it costs nothing.
+
+    How sure a pixel is is learnt as `doubt`, the logarithm of the factor √(1 + πv/8) by which the variance v shrinks its logit:
+    a value for its surroundings, from the pixel features, and one for being surer than its neighbours, since the decoder's last
+    transposed convolutions leave a checkerboard. The pixel's concentration is the one that gives this variance.
+    """
+
+    PATCH, HIDDEN = 4, 16  # side of the surroundings in grid cells, width of the layers that look at them
+    START = 15.0  # concentration of the weights
+
+    def __init__(self, channels: int, token_width: int):
+        super().__init__()
+        self.pixel_residual = nn.Linear(channels, channels, bias=False)
+        self.weight_residual = nn.Linear(token_width, channels, bias=False)
+        self.weight_concentration = nn.Linear(token_width, channels)
+        last = nn.Conv2d(self.HIDDEN, 1, 1)
+        self.surroundings = nn.Sequential(
+            nn.Conv2d(channels, self.HIDDEN, self.PATCH, stride=self.PATCH),
+            nn.GELU(),
+            nn.Conv2d(self.HIDDEN, self.HIDDEN, 3, padding=1),
+            nn.GELU(),
+            last,
+        )
+        self.roughness = nn.Parameter(torch.tensor(0.5))
+        for layer in (self.pixel_residual, self.weight_residual, self.weight_concentration, last):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]  it has one
+        nn.init.constant_(self.weight_concentration.bias, self.START)
+
+    def forward(self, features: DecoderFeatures) -> MaskDistribution:
+        weights, cv2_weight = self.weights(features)
+        mean = _product(weights, features.pixels)
+        energy, fixed = _energies(features.pixels, weights, cv2_weight)
+        return MaskDistribution(mean, self._cv2_pixel(features.pixels, mean, energy, fixed) * energy + fixed)
+
+    def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
+        """Mean, signed, and squared variation of the mask weights, both [B, P, K, C]."""
+        weights = features.weights + self.weight_residual(features.tokens)
+        weights = weights + weights @ self.pixel_residual.weight
+        concentration = F.softplus(self.weight_concentration(features.tokens)).clamp(*CONCENTRATION_RANGE)
+        return weights, squared_variation(concentration)
+
+    def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        pixels = features.pixels
+        weights, cv2_weight = self.weights(features)
+        mean = _product(weights, pixels)
+        cv2_pixel = self._cv2_pixel(pixels, mean, *_energies(pixels, weights, cv2_weight))
+        # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
+        pixel = _draw(
+            pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
+        )  # (n, B, P, C, K, H, W)
+        k_weight = concentration_of(cv2_weight)
+        logits = torch.zeros(())
+        # the weights that meet x⁺ are other draws than those that meet x⁻
+        for part, sign in (((pixels > 0), 1), ((pixels < 0), -1)):
+            weight = weights.sign() * _draw(weights.abs(), k_weight, samples, generator)  # (n, B, P, K, C)
+            logits = logits + sign * torch.einsum("nbpkc,nbpckhw->nbpkhw", weight, pixel * part.unsqueeze(3))
+        return logits
+
+    def _cv2_pixel(self, pixels: Tensor, mean: Tensor, energy: Tensor, fixed: Tensor) -> Tensor:
+        """Squared variation of the pixels, [B, P, K, H, W]: what raises the variance of the logit to that of its doubt."""
+        around = self.surroundings(pixels.flatten(0, 1))
+        around = F.interpolate(around, size=pixels.shape[-2:], mode="bilinear").unflatten(0, pixels.shape[:2])
+        size = mean.abs()
+        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, size.shape[:2])
+        doubt = F.softplus(around + self.roughness * torch.log((size + SMALL_LOGIT) / (near + SMALL_LOGIT)), beta=2)
+        wanted = 8 / math.pi * torch.expm1(2 * doubt)
+        return ((wanted - fixed) / (energy + 1e-6)).clamp(*VARIATION_RANGE)
+
+
+class PaperHead(Head):
+    """The Bayesian mask decoder as published (RUAC, form A): ReLU factors of their own, in place of the hypernetworks.
+
+    z = ReLU(linear x) per pixel, w_fg and w_bg = ReLU(linear m) per mask token; logit = z · (w_fg - w_bg), all parts Weibull.
     """
 
     def __init__(self, channels: int, token_width: int):
         super().__init__()
-        self.pixel_residual = nn.Conv2d(channels, channels, 1, bias=False)
-        self.weight_residual = nn.Linear(token_width, channels, bias=False)
-        last = nn.Conv2d(HIDDEN, 1, 1)
-        self.pixel_concentration = nn.Sequential(nn.Conv2d(channels, HIDDEN, 3, padding=1), nn.GELU(), last)
+        self.pixel_mean = nn.Conv2d(channels, channels, 1)
+        self.pixel_concentration = nn.Conv2d(channels, 1, 1)
+        self.weight_mean = nn.Linear(token_width, 2 * channels)
         self.weight_concentration = nn.Linear(token_width, channels)
-        for layer in (self.pixel_residual, self.weight_residual, last, self.weight_concentration):
-            nn.init.zeros_(layer.weight)
-        for bias in (last.bias, self.weight_concentration.bias):
-            nn.init.constant_(bias, START_CONCENTRATION)  # pyright: ignore[reportArgumentType]  they have one
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
-        pixels, weights = self.factors(features)
-        cv2_pixel, cv2_weight = (squared_variation(k) for k in self.concentrations(features))
-        return MaskDistribution(
-            _product(weights, pixels),
-            product_variance(pixels, weights, cv2_pixel, cv2_weight),
+        pixels, k_pixel, (foreground, background), k_weight = self.factors(features)
+        cv2_pixel, cv2_weight = squared_variation(k_pixel), squared_variation(k_weight)
+        weights = foreground - background
+        # E[Δw²] - E[Δw]² is the variance of both parts; of both factors' second moments the product of the means is taken off
+        noise = (foreground.square() + background.square()) * cv2_weight
+        x2 = pixels.square()
+        variance = cv2_pixel * _product(weights.square() + noise, x2) + _product(noise, x2)
+        return MaskDistribution(_product(weights, pixels), variance)
+
+    def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
+        pixels, k_pixel, parts, k_weight = self.factors(features)
+        foreground, background = (_draw(part, k_weight, samples, generator) for part in parts)
+        return _product(foreground - background, _draw(pixels, k_pixel, samples, generator))
+
+    def factors(self, features: DecoderFeatures) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Means and concentrations: of pixels [B, P, C, H, W] and [B, P, 1, H, W], of both weights and [B, P, K, C]."""
+        flat, batch = features.pixels.flatten(0, 1), features.pixels.shape[:2]
+        pixels = F.relu(self.pixel_mean(flat)).unflatten(0, batch)
+        k_pixel = F.softplus(self.pixel_concentration(flat)).unflatten(0, batch)
+        foreground, background = F.relu(self.weight_mean(features.tokens)).chunk(2, -1)
+        k_weight = F.softplus(self.weight_concentration(features.tokens))
+        return (
+            pixels,
+            k_pixel.clamp(*CONCENTRATION_RANGE),
+            (foreground, background),
+            k_weight.clamp(*CONCENTRATION_RANGE),
         )
 
-    def factors(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
-        """Means of the two factors, signed: pixels [B, P, C, H, W] and weights [B, P, K, C]."""
-        flat = features.pixels.flatten(0, 1)
-        pixels = (flat + self.pixel_residual(flat)).unflatten(0, features.pixels.shape[:2])
-        return pixels, features.weights + self.weight_residual(features.tokens)
 
-    def concentrations(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
-        """Weibull concentrations of the two factors: [B, P, 1, H, W] and [B, P, K, C]."""
-        pixel = self.pixel_concentration(features.pixels.flatten(0, 1)).unflatten(0, features.pixels.shape[:2])
-        weight = self.weight_concentration(features.tokens)
-        return F.softplus(pixel).clamp(*CONCENTRATION_RANGE), F.softplus(weight).clamp(*CONCENTRATION_RANGE)
+HEADS = {"exact": ExactHead, "paper": PaperHead, "plain": PlainHead}
 
 
-def product_variance(pixels: Tensor, weights: Tensor, cv2_pixel: Tensor, cv2_weight: Tensor) -> Tensor:
-    """Variance of the logit when both factors of the hypernetwork product are Weibull.
-
-    pixels: [B, P, C, H, W] signed pixel features, weights: [B, P, K, C] signed mask weights;
-    cv2_pixel: [B, P, 1, H, W], cv2_weight: [B, P, K, C] squared coefficients of variation.
-    Returns [B, P, K, H, W], >= 0, in squared logits.
-    """
-    x2, w2 = pixels.square(), weights.square()
-    # (1 + a)(1 + b) - 1 = a (1 + b) + b: written without the difference of two nearly equal sums
-    spread = _product(w2 * (1 + cv2_weight), x2)
-    return cv2_pixel * spread + _product(w2 * cv2_weight, x2)
+def make_head(name: str, channels: int, token_width: int) -> Head:
+    """A head by its name in a model's configuration, for a decoder with these widths. Raises ValueError for an unknown name."""
+    if name not in HEADS:
+        raise ValueError(f"no head '{name}': choose one of {', '.join(HEADS)}")
+    return PlainHead() if name == "plain" else HEADS[name](channels, token_width)
 
 
 def _product(weights: Tensor, pixels: Tensor) -> Tensor:
-    """[B, P, K, C] · [B, P, C, H, W] -> [B, P, K, H, W]"""
+    """[..., K, C] · [..., C, H, W] -> [..., K, H, W]"""
     return (weights @ pixels.flatten(-2)).unflatten(-1, pixels.shape[-2:])
 
 
-def make_head(name: str, channels: int, token_width: int) -> nn.Module:
-    """A head by its name in a model's configuration, for a decoder with these widths. Raises ValueError for an unknown name."""
-    if name == "exact":
-        return ExactHead(channels, token_width)
-    if name == "plain":
-        return PlainHead()
-    raise ValueError(f"no head '{name}': choose 'exact' or 'plain'")
+def _energies(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The two sums over channels that the variance of form B is made of, [B, P, K, H, W], >= 0, in squared logits.
+
+    Σ x²h²(1 + c_w), which the pixel's squared variation multiplies, and Σ x²h²c_w, which is there without it: so written,
+    (1 + c_z)(1 + c_w) - 1 = c_z (1 + c_w) + c_w is no difference of two nearly equal numbers.
+    """
+    w2 = weights.square()
+    both = _product(torch.cat([w2 * (1 + cv2_weight), w2 * cv2_weight], 2), pixels.square())
+    first, second = both.chunk(2, 2)
+    return first, second
+
+
+def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
+    """[samples, ...] Weibull draws with these means."""
+    shape = torch.broadcast_shapes(mean.shape, concentration.shape)
+    uniform = torch.rand(samples, *shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    return sample_with_mean(mean, concentration, uniform)

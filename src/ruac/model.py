@@ -1,11 +1,11 @@
-"""RuacModel: a Segment Anything model and an uncertainty head, saved and loaded as one (safetensors only)."""
+"""RuacModel: a Segment Anything model and an uncertainty head, saved and loaded as one."""
 
 from __future__ import annotations
 
 import hashlib
-from importlib.resources import files
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -13,19 +13,24 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 import ruac.families.nano  # noqa: F401  registers nano with AutoModel
+from ruac import checksums
 from ruac.distribution import MaskDistribution
+from ruac.families import Family, open_model
 from ruac.features import BACKGROUND, DecoderFeatures, Frame, ImageFeatures, Prompts
-from ruac.heads import make_head
+from ruac.heads import PlainHead, make_head
 
 
 @strict
 class RuacConfig(PreTrainedConfig):
-    """sam: the configuration of the Segment Anything model, with its model_type; head: a name that `heads.make_head` knows."""
+    """sam: the configuration of the Segment Anything model, with its model_type; head: a name that `heads.make_head` knows;
+    head_trained: whether the head's variance means anything yet. Until it does, the model answers with the plain logits.
+    """
 
     model_type = "ruac"
 
     sam: dict[str, Any] | None = None
     head: str = "exact"
+    head_trained: bool = True
 
 
 class RuacModel(PreTrainedModel):
@@ -37,64 +42,81 @@ class RuacModel(PreTrainedModel):
     def __init__(self, config: RuacConfig):
         super().__init__(config)
         self.sam = AutoModel.from_config(AutoConfig.for_model(**(config.sam or {"model_type": "ruac_nano"})))
-        self.head = make_head(config.head, self.sam.channels, self.sam.token_width)
+        self.head = make_head(config.head, self.family.channels, self.family.token_width)
         self.post_init()
+
+    @classmethod
+    def around(cls, sam: PreTrainedModel, head: str = "exact") -> Self:
+        """A Segment Anything model that is already there, its weights not copied, with a head at its start."""
+        with torch.device("meta"):
+            model = cls(RuacConfig(sam=sam.config.to_dict(), head=head, head_trained=False))
+        model.sam = sam
+        del model.family  # it was opened around the placeholder
+        model.head = make_head(head, model.family.channels, model.family.token_width).to(sam.device)
+        return model.train(sam.training)
 
     def _init_weights(self, module: torch.nn.Module) -> None:
         """The parts have initialised themselves."""
 
+    @cached_property
+    def family(self) -> Family:
+        """The model as what turns pixels and prompts into features for the head."""
+        return open_model(self.sam)
+
     @property
     def side(self) -> int:
         """Side of the square network input in pixels."""
-        return self.sam.side
+        return self.family.side
 
     @property
     def grid(self) -> int:
         """Side of the low-resolution logits."""
-        return self.sam.grid
+        return self.family.grid
+
+    @property
+    def stability(self) -> tuple[float, float] | None:
+        """When token 0 gives way to the best of the others; see `families.Family`."""
+        return self.family.stability
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Frame]:
         """uint8 RGB [3, height, width] to uint8 [3, S, S] and where the image lies there."""
-        return self.sam.prepare(image)
+        return self.family.prepare(image)
 
     def encode(self, pixels: Tensor, frames: tuple[Frame, ...]) -> ImageFeatures:
         """[B, 3, S, S] in 0..255."""
-        return self.sam.encode(pixels, frames)
+        return self.family.encode(pixels, frames)
 
     def decode(self, features: ImageFeatures, prompts: Prompts) -> DecoderFeatures:
         """All K candidate masks of every prompted object, as features for the head."""
-        return self.sam.decode(features, prompts)
+        return self.family.decode(features, prompts)
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
-        """Logit mean and variance [B, P, K, H, W] at low resolution."""
-        return self.head(features)
+        """Logit mean and variance [B, P, K, H, W] at low resolution, in full precision whatever the model's."""
+        features = features.map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)))
+        return self.head(features) if self.config.head_trained else PlainHead()(features)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers does, and a SHA256SUMS beside the weights."""
+        super().save_pretrained(str(save_directory), **kwargs)
+        checksums.write(Path(save_directory))
 
 
-def chosen_token(features: DecoderFeatures, prompts: Prompts) -> Tensor:
-    """The mask token to answer with, [B, P, 1].
+def chosen_token(features: DecoderFeatures, prompts: Prompts, stability: tuple[float, float] | None = None) -> Tensor:
+    """The mask token to answer with, [B, P, 1]: SAM 2's own rules.
 
     One foreground click alone is ambiguous (part or whole?): the best of the multimask tokens 1.. by predicted IoU.
-    Anything more says what is meant: token 0, trained for that. SAM 2's own rule.
+    Anything more says what is meant: token 0, trained for that; with `stability` only where its mask is stable, see `families.Family`.
     """
     best = features.iou[:, :, 1:].argmax(-1, keepdim=True) + 1
     words = (prompts.labels >= BACKGROUND).sum(-1, keepdim=True)
-    return torch.where(words <= 1, best, torch.zeros_like(best))
-
-
-def load(model: str | Path, device: str = "cpu") -> RuacModel:
-    """A model by name: "nano" (ships with the package), a folder that `save_pretrained` wrote, or a hub id "owner/name".
-
-    Raises FileNotFoundError naming the folder when it holds no model, ValueError for a device that is not there.
-    """
-    _check_device(device)
-    path = Path(str(files("ruac") / "weights" / "nano")) if str(model) == "nano" else Path(model)
-    is_hub_id = not path.exists() and str(model).count("/") == 1 and not str(model).startswith((".", "/", "~"))
-    if not is_hub_id and not (path / "model.safetensors").is_file():
-        raise FileNotFoundError(f"no model at {path}: expected a folder with config.json and model.safetensors, or 'nano'")
-    name = str(model) if is_hub_id else str(path)
-    loaded = RuacModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32)
-    loaded.eval().to(device=device)  # pyright: ignore[reportCallIssue]  hidden by transformers' own signature
-    return channels_last(loaded)
+    use_best = words <= 1
+    if stability is not None and not use_best.all():
+        margin, least = stability
+        logits = features.weights[:, :, :1] @ features.pixels.flatten(-2)
+        sure, perhaps = (logits > margin).sum(-1), (logits > -margin).sum(-1)  # (B, P, 1)
+        # an empty mask counts as stable
+        use_best = use_best | (sure < least * perhaps)
+    return torch.where(use_best, best, torch.zeros_like(best))
 
 
 def channels_last(model: RuacModel) -> RuacModel:
@@ -104,20 +126,19 @@ def channels_last(model: RuacModel) -> RuacModel:
 
 
 def weights_sha256(model: RuacModel) -> str:
-    """Hash of the head's kind, the input side and all parameters by name: the same wherever the model was loaded from."""
-    digest = hashlib.sha256(f"{model.config.head} {model.side}".encode())
-    tensors: dict[str, Tensor] = model.state_dict()
+    """Hash of the head's kind and state, the input side and all parameters by name: the same wherever the model was loaded from."""
+    return _sha256(model.state_dict(), f"{model.config.head} {model.config.head_trained} {model.side}")
+
+
+def decoder_sha256(model: RuacModel) -> str:
+    """Hash of the mask decoder alone, the part that a head's numbers depend on most directly."""
+    return _sha256(model.sam.mask_decoder.state_dict(), "")
+
+
+def _sha256(tensors: dict[str, Tensor], start: str) -> str:
+    digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _check_device(device: str) -> None:
-    """Raises ValueError for one that this machine or this torch does not have."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--device {device}: not available here ({reason}); use cpu") from None

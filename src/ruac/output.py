@@ -90,7 +90,7 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
         "height": mask.shape[0],
         "prompt": {"points": [list(point) for point in points_of(prompt)], "box": box_of(prompt)},
         "score": prediction.score,
-        "expected_iou": expected_iou(mask, prediction.probability[0]),
+        "expected_iou": float(prediction.expected_iou[0]),
         "object_score": prediction.object_score,
         "area": int(mask.sum()),
         "mean_uncertainty": {
@@ -103,16 +103,6 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
         "model_sha256": origin.model_sha256,
         "ruac": version("ruac"),
     }
-
-
-def expected_iou(mask: NDArray[np.bool_], probability: NDArray[np.float32]) -> float:
-    """Expected intersection over expected union of the mask with a truth whose pixels are drawn by `probability`.
-
-    0 for an empty mask.
-    """
-    inside = float(probability.sum(where=mask, dtype=np.float64))
-    outside = float(probability.sum(where=~mask, dtype=np.float64))
-    return inside / (float(mask.sum()) + outside) if mask.any() else 0.0
 
 
 def encode_uncertainty(uncertainty: NDArray[np.float32]) -> NDArray[np.uint16]:

@@ -37,6 +37,7 @@ def predict(
     separate: bool = False,
     out: Path = Path("out"),
     model: str = "nano",
+    head: Path | None = None,
     device: str = "cpu",
 ) -> None:
     """Segment the objects that you point at, with an uncertainty for every pixel.
@@ -52,7 +53,8 @@ def predict(
         box: x0,y0,x1,y1 around the object, the same that the points are on. Without points, repeat it for several objects.
         separate: Make every point an object of its own, and every box.
         out: Folder for the results; made if need be.
-        model: nano, a folder, or a hub id (owner/name).
+        model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
+        head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
 
     Raises:
@@ -72,7 +74,7 @@ def predict(
     from ruac.output import Origin, output_names
     from ruac.predictor import Predictor, PromptError
 
-    predictor = Predictor(model, device)
+    predictor = Predictor(model, device, head)
     sha256 = weights_sha256(predictor.model)
     out.mkdir(parents=True, exist_ok=True)
     overlays: list[Path] = []

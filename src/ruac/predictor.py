@@ -19,7 +19,8 @@ from torch import Tensor
 from ruac.data.image import ImageError, read_image
 from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
-from ruac.model import RuacModel, chosen_token, load
+from ruac.loading import load
+from ruac.model import RuacModel, chosen_token
 from ruac.regions import interior_point, largest_region
 
 DOUBTFUL = 0.25  # expected error above which a pixel deserves a click
@@ -46,17 +47,20 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """M candidate masks of one object, the best first, read out at the image's own resolution when first asked for.
+    """M candidate masks of one object, the best first, read out when first asked for, at the image's own resolution.
 
     distribution: logit moments [M, h, w] at low resolution; frame, side: how they lie over the image; iou: [M] predicted IoU of
-    each mask with the truth; object_score: probability that there is an object at all.
+    each mask with the truth; low_resolution: read out on the decoder's grid instead, padding cut off: sixteen times fewer pixels
+    than the network input has, and no resampling; object_score: probability that there is an object at all, None of
+    a model that does not say.
     """
 
     distribution: MaskDistribution
     frame: Frame
     side: int
     iou: NDArray[np.float32]
-    object_score: float
+    object_score: float | None
+    low_resolution: bool = False
 
     @property
     def score(self) -> float:
@@ -89,19 +93,34 @@ class Prediction:
         return self._full.expected_error().numpy()
 
     @cached_property
+    def expected_iou(self) -> NDArray[np.float32]:
+        """[M] IoU of each mask with the truth as the pixels' own probabilities expect it; `iou` is the decoder's guess."""
+        return self._full.expected_iou().numpy()
+
+    @cached_property
+    def aleatoric(self) -> NDArray[np.float32]:
+        """[M, height, width] the part of the doubt, in bits, that would stay if the logit were known."""
+        return self._full.aleatoric().numpy()
+
+    @cached_property
+    def epistemic(self) -> NDArray[np.float32]:
+        """[M, height, width] the part of the doubt, in bits, that comes from not knowing the logit."""
+        return self._full.epistemic().numpy()
+
+    @cached_property
     def _full(self) -> MaskDistribution:
-        return self.distribution.resize(self.frame, self.side)
+        place = self.distribution.crop if self.low_resolution else self.distribution.resize
+        return place(self.frame, self.side)
 
 
 class Predictor:
     """Keeps the features of one image, so that every further prompt costs only a decoding.
 
-    model: "nano", a folder written by `save_pretrained`, a hub id "owner/name", all put on `device`; or a loaded model, which
-    stays where it is.
+    model: whatever `load` takes, put on `device` with `head`; or a loaded model, which stays as it is and where it is.
     """
 
-    def __init__(self, model: str | Path | RuacModel = "nano", device: str = "cpu"):
-        self.model = model.eval() if isinstance(model, RuacModel) else load(model, device)
+    def __init__(self, model: str | Path | RuacModel = "nano", device: str = "cpu", head: str | Path | None = None):
+        self.model = model.eval() if isinstance(model, RuacModel) else load(model, device, head=head)
         self._features: ImageFeatures | None = None
 
     @torch.inference_mode()
@@ -122,16 +141,20 @@ class Predictor:
         box: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
         multimask_output: bool = False,
+        low_resolution: bool = False,
     ) -> Prediction:
-        """One object. See `Prompt` for the arguments and `predict_many` for multimask_output and errors."""
-        return self.predict_many([Prompt(point_coords, point_labels, box, mask_input)], multimask_output)[0]
+        """One object. See `Prompt` for the arguments and `predict_many` for the last two and for errors."""
+        return self.predict_many([Prompt(point_coords, point_labels, box, mask_input)], multimask_output, low_resolution)[0]
 
     @torch.inference_mode()
-    def predict_many(self, prompts: Sequence[Prompt], multimask_output: bool = False) -> list[Prediction]:
+    def predict_many(
+        self, prompts: Sequence[Prompt], multimask_output: bool = False, low_resolution: bool = False
+    ) -> list[Prediction]:
         """Several objects of the image; each prediction is what the prompt alone would give.
 
         multimask_output: three candidate masks an object (whole, part, part of a part), sorted by predicted IoU, instead of the
-        one that the model chooses: the best candidate for a single click, the mask meant by all words together for more.
+        one that the model chooses: the best candidate for a single click, the mask meant by all words together for more. The
+        uncertainty is always that of the mask beside it. low_resolution: see `Prediction`.
 
         Raises PromptError for a prompt that makes no sense, RuntimeError before `set_image`.
         """
@@ -141,18 +164,26 @@ class Predictor:
         found: dict[int, Prediction] = {}
         for members in _alike(words):
             batch = _join([words[i] for i in members], self.model.device)
-            found.update(zip(members, self._decode(self._features, batch, multimask_output), strict=True))
+            found.update(zip(members, self._decode(self._features, batch, multimask_output, low_resolution), strict=True))
         return [found[i] for i in range(len(prompts))]
 
-    def _decode(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool) -> list[Prediction]:
+    def _decode(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool, low_resolution: bool) -> list[Prediction]:
         features = self.model.decode(image, prompts)
         ranked = features.iou[:, :, 1:].argsort(dim=-1, descending=True) + 1
-        features = features.select(ranked if multimask_output else chosen_token(features, prompts))
+        features = features.select(ranked if multimask_output else chosen_token(features, prompts, self.model.stability))
         distribution = self.model(features)
         mean, variance, iou = (t[0].float().cpu() for t in (distribution.mean, distribution.variance, features.iou))
-        object_score = torch.sigmoid(features.object_logit[0].float()).tolist()
+        objectness = features.object_logit
+        object_score = [None] * len(mean) if objectness is None else torch.sigmoid(objectness[0].float()).tolist()
         return [
-            Prediction(MaskDistribution(mean[i], variance[i]), image.frames[0], self.model.side, iou[i].numpy(), object_score[i])
+            Prediction(
+                MaskDistribution(mean[i], variance[i]),
+                image.frames[0],
+                self.model.side,
+                iou[i].numpy(),
+                object_score[i],
+                low_resolution,
+            )
             for i in range(len(mean))
         ]
 

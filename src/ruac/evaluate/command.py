@@ -16,7 +16,8 @@ from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.evaluate.results import Origin, ResultsFile, Row, write_text
 from ruac.evaluate.summary import SetResults, Summary, summarise
 from ruac.evaluate.table import markdown, overview
-from ruac.model import RuacModel, load
+from ruac.loading import load
+from ruac.model import RuacModel
 
 
 def evaluate(
@@ -28,6 +29,7 @@ def evaluate(
     max_images: int | None = None,
     seed: int = 0,
     prompt: Literal["point", "box"] = "point",
+    head: Path | None = None,
     device: str = "cpu",
 ) -> None:
     """Measure a model's masks and its uncertainty on labelled data.
@@ -39,13 +41,14 @@ def evaluate(
 
     Args:
         data: Data sets (folders with images/ and masks/), or folders of them.
-        model: nano, a folder, or a hub id.
+        model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
         clicks: After how many prompts to measure.
         max_objects: Objects an image, at most.
         out: Where the results go.
         max_images: Only so many images of each set, the first by name.
         seed: Chooses the objects where there are more than max_objects.
         prompt: The first prompt: a click at the centre of the object, or its bounding box.
+        head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
 
     Raises:
@@ -55,7 +58,7 @@ def evaluate(
     """
     protocol = Protocol(parse_clicks(clicks), max_objects, seed, prompt)
     sets = find_sets(data)
-    summary = evaluate_sets(load(model, device), sets, out, protocol, max_images, name=model)
+    summary = evaluate_sets(load(model, device, head=head), sets, out, protocol, max_images, name=model)
     console = Console()
     console.print(overview(summary).to_rich())
     console.print(f"Results: {out / 'summary.md'}, summary.json and a .jsonl file a set", soft_wrap=True)

@@ -200,7 +200,7 @@ def _ask(
     mask = torch.stack([answer.low.mean for answer in before])[None] if before else None
     prompts = Prompts(frame.to_input(points)[None], labels[None], mask)
     decoded = model.decode(features, prompts)
-    chosen = decoded.select(chosen_token(decoded, prompts))
+    chosen = decoded.select(chosen_token(decoded, prompts, model.stability))
     low = model(chosen)  # [1, P, 1, H, W]
     full, plain = low.resize(frame, model.side), PlainHead()(chosen).resize(frame, model.side)
     masks = (full.mean > 0).cpu().numpy()

@@ -20,6 +20,7 @@ from transformers.models.sam2.modeling_sam2 import Sam2ImageSegmentationOutput, 
 from ruac.families import sam2
 from ruac.families.dense_prompts import ChannelNorm, DensePrompts, draw
 from ruac.families.efficientnet import TAP_CHANNELS, EfficientNetLite0
+from ruac.families.inputs import pad_to_square
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts, box_points
 
 STRIDES = (4, 8, 16)
@@ -113,8 +114,7 @@ class NanoModel(Sam2Model):
         self.side: int = vision.image_size
         self.channels: int = width // 8
         self.token_width: int = width
-        self._position: Tensor | None = None
-        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "_position", None))
+        self.stability = None  # its token 0 answers every second click, stable or not: so it was trained
         self.post_init()
         # transformers draws the two encodings apart: a click and the place it points at would have nothing in common
         self.shared_image_embedding.positional_embedding.copy_(self.prompt_encoder.shared_embedding.positional_embedding)
@@ -128,46 +128,20 @@ class NanoModel(Sam2Model):
         return self.side // STRIDES[0]
 
     def prepare(self, image: Tensor) -> tuple[Tensor, Frame]:
-        """An RGB image, uint8 [3, height, width], scaled and padded to uint8 [3, S, S], and where it lies there."""
-        frame = Frame.fit(image.shape[-2], image.shape[-1], self.side, STRIDES[0])
-        small = F.interpolate(image[None], size=frame.inside, mode="bilinear", antialias=True)[0]
-        rows, columns = frame.inside
-        return F.pad(small, (0, self.side - columns, 0, self.side - rows), value=PIXEL_MEAN), frame
+        return pad_to_square(image, self.side, STRIDES[0], grey=int(PIXEL_MEAN))
 
     def encode(self, pixels: Tensor, frames: tuple[Frame, ...]) -> ImageFeatures:
-        """pixels: [B, 3, S, S] in 0..255, as `prepare` makes them."""
         normalised = (pixels.to(self.dtype) - PIXEL_MEAN) / PIXEL_SCALE
         normalised = normalised.contiguous(memory_format=torch.channels_last)
         fine, middle, coarse = self.vision_encoder(normalised).fpn_hidden_states
         coarse = coarse + self.no_memory_embedding.reshape(1, -1, 1, 1)
-        return ImageFeatures((self.mask_decoder.conv_s0(fine), self.mask_decoder.conv_s1(middle), coarse), frames)
+        levels = (self.mask_decoder.conv_s0(fine), self.mask_decoder.conv_s1(middle), coarse)
+        return ImageFeatures(levels, frames, self.get_image_wide_positional_embeddings())
 
     def decode(self, features: ImageFeatures, prompts: Prompts) -> DecoderFeatures:
-        """Everything about P prompted objects of each image but the masks themselves, which are the head's to make."""
-        images, objects = prompts.points.shape[:2]
         maps = draw(prompts, self.grid, STRIDES[0]).to(features.levels[0].dtype)
-        levels = self.dense_prompts(features.expand(objects), maps)
-        mask = None if prompts.mask_logits is None else prompts.mask_logits.flatten(0, 1).unsqueeze(1).to(maps.dtype)
-        sparse, dense = self.prompt_encoder(
-            input_points=prompts.points.flatten(0, 1).unsqueeze(1).to(maps.dtype),
-            input_labels=prompts.labels.flatten(0, 1).unsqueeze(1),
-            input_boxes=None,
-            input_masks=mask,
-        )
-        flat = sam2.decode(self.mask_decoder, levels, self.position(), sparse, dense)
-        return DecoderFeatures(
-            *(
-                value.squeeze(1).unflatten(0, (images, objects))
-                for value in (flat.pixels, flat.weights, flat.tokens, flat.iou, flat.object_logit)
-            )
-        )
-
-    def position(self) -> Tensor:
-        """Positional encoding of the coarse grid [1, D, h, w], computed once."""
-        if self._position is None or self._position.device != self.device or self._position.dtype != self.dtype:
-            with torch.inference_mode(False):
-                self._position = self.get_image_wide_positional_embeddings()
-        return self._position
+        levels = self.dense_prompts(features.expand(prompts.points.shape[1]), maps)
+        return sam2.decode(self, levels, features.position, prompts)
 
     def forward(  # type: ignore[override]
         self,
@@ -197,7 +171,7 @@ class NanoModel(Sam2Model):
         return Sam2ImageSegmentationOutput(
             iou_scores=features.iou[:, :, chosen],
             pred_masks=masks[:, :, chosen],
-            object_score_logits=features.object_logit[..., None],
+            object_score_logits=cast(Tensor, features.object_logit)[..., None],
         )
 
 

@@ -26,11 +26,11 @@ def simulate(
     images, objects, side = truth.shape[0], truth.shape[1], truth.shape[-1]
     scale = model.side / side
     prompts = _first_prompts(targets, scale, rng)
-    detached = ImageFeatures(tuple(level.detach() for level in features.levels), ())
+    detached = features.detach()
     for _ in range(clicks - 1):
         with torch.no_grad():
             decoded = model.decode(detached, prompts)
-            mean = model(decoded.select(chosen_token(decoded, prompts))).mean[:, :, 0]
+            mean = model(decoded.select(chosen_token(decoded, prompts, model.stability))).mean[:, :, 0]
             found = (F.interpolate(mean, size=(side, side), mode="bilinear") > 0).numpy()
         points, labels = np.zeros((images, objects, 1, 2), np.float32), np.full((images, objects, 1), NO_POINT)
         for b, p in np.ndindex(images, objects):

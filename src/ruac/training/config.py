@@ -18,7 +18,7 @@ class Stage:
     picture; rate: peak learning rate; encoder_rate: that of the image encoder; train: all weights on the segmentation losses, or
     the head alone on the likelihood, its masks unchanged; warmup: steps of linear warm-up before the cosine to a twentieth;
     focal: exponent of the focal weights, 0 for the plain cross-entropy; ranking: weight, beside the likelihood, of the order of
-    right and wrong pixels; pictures: composed scenes, or whole photographs as they are at inference.
+    right and wrong pixels; pictures: composed scenes, or whole photographs, half of them in another style.
     """
 
     steps: int

@@ -26,15 +26,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ruac.data.folder import IGNORE, FolderSet, find_sets, object_ids
-from ruac.data.scenes import MIN_PIXELS, Pool, Scene, SceneConfig, compose, letterbox, recolour
+from ruac.data.restyle import restyle
+from ruac.data.scenes import MIN_PIXELS, Pool, Scene, SceneConfig, compose, letterbox
 from ruac.distribution import MaskDistribution
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
-from ruac.features import ImageFeatures
 from ruac.heads import ExactHead
+from ruac.loading import read as read_model
 from ruac.losses import best_of_many, likelihood, ranking
 from ruac.machine import describe_machine
-from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token, load
+from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token
 from ruac.training.annotator import simulate
 from ruac.training.checkpoint import Position, StepLog, load_checkpoint, restore_optimizer, save_checkpoint
 from ruac.training.config import Stage, TrainConfig
@@ -80,7 +81,7 @@ class SceneStream(Dataset[tuple[Tensor, Tensor, Tensor]]):
             return compose(self.pool, self.config, self.stage.image_size, seed)
         rng = np.random.default_rng(seed)
         scene = letterbox(*self.pool.draw(rng), self.stage.image_size)
-        return scene if rng.random() < 0.5 else Scene(recolour(scene.image, rng), scene.ids)
+        return scene if rng.random() < 0.5 else Scene(restyle(scene.image, rng), scene.ids)
 
 
 def train(config: TrainConfig) -> Path:
@@ -106,6 +107,8 @@ def _train(config: TrainConfig) -> Path:
         if number < state.stage:
             continue
         model = _resized(model, stage.image_size)
+        if stage.train == "head":
+            model.config.head_trained = True
         if not state.step:
             model.load_state_dict(averages, strict=False)  # buffers have no average
         optimizer = torch.optim.AdamW(_groups(model, stage, config.weight_decay), betas=(0.9, 0.98), foreach=True)
@@ -174,7 +177,7 @@ def _keep_masks(model: RuacModel) -> None:
     gradient = cast(ExactHead, model.head).pixel_residual.weight.grad
     if gradient is not None:
         identity = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
-        gradient[:, :, 0, 0] = gradient[:, :, 0, 0].diagonal().mean() * identity
+        gradient.copy_(gradient.diagonal().mean() * identity)
 
 
 def validate(
@@ -211,12 +214,12 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
     for name, part, clicks in (("1", slice(0, half), 1), (">1", slice(half, None), rounds)):
         if not len(batch.images[part]):
             continue
-        some = ImageFeatures(tuple(level[part] for level in features.levels), ())
+        some = features.part(part)
         prompts = simulate(model, some, truth[part], valid[part], clicks, rng)
         with torch.set_grad_enabled(not frozen_sam):
             decoded = model.decode(some, prompts)
         if frozen_sam:
-            decoded = decoded.select(chosen_token(decoded, prompts))
+            decoded = decoded.select(chosen_token(decoded, prompts, model.stability))
         distribution = model(decoded)
         target, weight = truth[part][:, :, None], valid[part][:, :, None]
         if frozen_sam:
@@ -231,7 +234,7 @@ def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator
             mean = _upsampled(distribution.mean, target)
             part_loss, iou = best_of_many(mean, decoded.iou, target, weight, stage.focal)
             figures[f"loss{name}"] = part_loss.item()
-            figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts)).mean().item()
+            figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts, model.stability)).mean().item()
         loss = loss + 0.5 * part_loss
     accelerator.backward(loss)
     return figures
@@ -244,9 +247,9 @@ def _upsampled(maps: Tensor, target: Tensor) -> Tensor:
 
 def _start_model(config: TrainConfig) -> RuacModel:
     if config.start is not None:
-        return load(config.start)
+        return channels_last(read_model(config.start))
     torch.manual_seed(config.seed)
-    model = RuacModel(RuacConfig(sam=NanoConfig.of_size(config.image_size).to_dict(), head="exact"))
+    model = RuacModel(RuacConfig(sam=NanoConfig.of_size(config.image_size).to_dict(), head="exact", head_trained=False))
     model.sam.vision_encoder.backbone.load_imagenet()
     return channels_last(model)
 
@@ -256,7 +259,7 @@ def _resized(model: RuacModel, image_size: int) -> RuacModel:
     if model.side == image_size:
         return model
     sam = NanoConfig.of_size(image_size, model.sam.token_width).to_dict()
-    other = RuacModel(RuacConfig(sam=sam, head=model.config.head))
+    other = RuacModel(RuacConfig(sam=sam, head=model.config.head, head_trained=model.config.head_trained))
     other.load_state_dict(model.state_dict())
     return channels_last(other)
 

@@ -1,0 +1,64 @@
+"""A head alone in a file of under a megabyte: trained for one Segment Anything model, sent to whoever has that model."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ruac.heads import make_head
+from ruac.model import RuacModel, decoder_sha256
+
+FORMAT = "ruac-head-1"
+
+
+def save_head(model: RuacModel, file: Path) -> None:
+    """Write the model's head; what it fits is in the file's metadata. Written under a temporary name and renamed."""
+    described = {**_fits(model), "format": FORMAT, "head": model.config.head, "decoder": decoder_sha256(model)}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    tensors = {name: value.contiguous() for name, value in model.head.state_dict().items()}
+    save_file(tensors, temporary, metadata=described)
+    temporary.replace(file)
+
+
+def load_head(model: RuacModel, file: Path) -> None:
+    """Give the model a head that `save_head` wrote, in place.
+
+    Warns when it was trained on other decoder weights. Raises FileNotFoundError, and ValueError for a file that is no head or one
+    for another family or size of decoder.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no head at {file}: expected a file that save_head or `ruac train` wrote")
+    try:
+        with safe_open(file, "pt") as opened:
+            described = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({error})") from None
+    if described.get("format") != FORMAT:
+        raise ValueError(f"{file}: not a head ({FORMAT}); a whole model goes where the model's name goes")
+    ours, theirs = _fits(model), {name: described.get(name, "?") for name in _fits(model)}
+    if ours != theirs:
+        wanted, got = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (ours, theirs))
+        raise ValueError(f"{file}: a head for another model: made for {got}; this one is {wanted}")
+    head = make_head(described["head"], model.family.channels, model.family.token_width)
+    try:
+        head.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{file}: damaged ({' '.join(str(error).split())})") from None
+    if described.get("decoder") != decoder_sha256(model):
+        warnings.warn(
+            f"{file} was trained on other decoder weights than this model's: its uncertainty may be wrong", stacklevel=2
+        )
+    model.head = head.to(model.device).train(model.training)
+    model.config.head, model.config.head_trained = described["head"], True
+
+
+def _fits(model: RuacModel) -> dict[str, str]:
+    family = model.family
+    kind = str(model.sam.config.model_type)
+    return {"family": kind, "channels": str(family.channels), "token_width": str(family.token_width)}

@@ -1,0 +1,30 @@
+"""SHA256SUMS of a folder of weights: a flipped bit would otherwise only make the masks a little worse."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+FILE = "SHA256SUMS"
+
+
+def write(folder: Path) -> None:
+    """Checksums of all safetensors files of a folder, in the format of the tool `sha256sum`."""
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
+    (folder / FILE).write_text("".join(lines))
+
+
+def verify(folder: Path) -> None:
+    """Raises ValueError naming a file that has changed since the checksums were written. A folder without them passes."""
+    if not (folder / FILE).is_file():
+        return
+    for line in (folder / FILE).read_text().splitlines():
+        expected, _, name = line.partition("  ")
+        path = folder / Path(name).name
+        if path.is_file() and _sha256(path) != expected:
+            raise ValueError(f"{path}: changed since it was written (its SHA-256 is not that in {FILE}); get a fresh copy")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

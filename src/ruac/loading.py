@@ -1,0 +1,154 @@
+"""`load`: a model by name, folder, file or hub id, whoever wrote it; never a pickle, never half a model."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import PreTrainedModel, Sam2Model
+
+from ruac import checksums
+from ruac.adapter import load_head
+from ruac.families import FAMILIES, model_class, official
+from ruac.model import RuacConfig, RuacModel, channels_last
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SHARDS = "model.safetensors.index.json"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+UNTRAINED = "the uncertainty of '{}' is not trained: until a head is loaded (head=…) or trained it is the plain logits' entropy"
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def load(
+    model: str | Path, device: str = "cpu", *, head: str | Path | None = None, dtype: torch.dtype = torch.float32
+) -> RuacModel:
+    """A model ready for `Predictor`.
+
+    model: "nano", which ships with the package; a folder that `save_pretrained` wrote, of RUAC or of any Segment Anything model of
+    transformers'; a file or folder of weights under the names of the original SAM 2 code; or a hub id "owner/name" of any of these.
+    head: a head saved by `adapter.save_head` to use with it. dtype: of the Segment Anything model; the head stays in full precision.
+
+    Warns when the model has no trained head. Raises FileNotFoundError where there is no model, ValueError for one that cannot be
+    used, for a head that does not fit, and for a device that is not there.
+    """
+    _check_device(device)
+    loaded = read(model)
+    if head is not None:
+        load_head(loaded, Path(head))
+    if not loaded.config.head_trained:
+        warnings.warn(UNTRAINED.format(model), stacklevel=2)
+    loaded.eval().to(device=device)  # pyright: ignore[reportCallIssue]  hidden by transformers' own signature
+    cast(nn.Module, loaded.sam).to(dtype)
+    return channels_last(loaded)
+
+
+def read(model: str | Path) -> RuacModel:
+    """The model as it is stored, on the CPU in full precision and without a word about its head; else as `load`."""
+    path = files("ruac") / "weights" / "nano" if str(model) == "nano" else Path(model)
+    path = Path(str(path))
+    if path.is_file():
+        return _from_official(path)
+    if path.is_dir():
+        return _from_folder(path)
+    if str(model).count("/") == 1 and not str(model).startswith((".", "/", "~")):
+        return _from_hub(str(model))
+    raise FileNotFoundError(f"no model at {path}: expected 'nano', a folder with {CONFIG} and {WEIGHTS}, or a hub id")
+
+
+def _from_folder(folder: Path) -> RuacModel:
+    if not ((folder / WEIGHTS).is_file() or (folder / SHARDS).is_file()):
+        pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in PICKLES]
+        found = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
+        raise FileNotFoundError(f"no model at {folder}: expected a folder with {CONFIG} and {WEIGHTS}, or 'nano'{found}")
+    checksums.verify(folder)
+    kind = _kind(folder / CONFIG) if (folder / CONFIG).is_file() else None
+    return _from_official(folder / WEIGHTS) if kind is None else _from_transformers(str(folder), kind)
+
+
+def _from_hub(name: str) -> RuacModel:
+    try:
+        try:
+            kind = _kind(Path(hf_hub_download(name, CONFIG)))
+        except EntryNotFoundError as error:
+            if isinstance(error, LocalEntryNotFoundError):  # no network, which is not the same as no file
+                raise
+            kind = None
+        return _from_official(Path(hf_hub_download(name, WEIGHTS))) if kind is None else _from_transformers(name, kind)
+    except (HfHubHTTPError, LocalEntryNotFoundError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"no model '{name}': no such folder, and the hub has none for us ({reason})") from None
+
+
+def _kind(config: Path) -> str | None:
+    """The model_type of a configuration. Raises ValueError for a file that is none."""
+    try:
+        return json.loads(config.read_text()).get("model_type")
+    except (ValueError, AttributeError):
+        raise ValueError(f"{config}: not a model's configuration") from None
+
+
+def _from_transformers(name: str, kind: str) -> RuacModel:
+    if kind == RuacConfig.model_type:
+        return _pretrained(RuacModel, name)
+    if kind not in FAMILIES:
+        raise ValueError(f"{name}: a model of type '{kind}' is no Segment Anything that we know: {', '.join(sorted(FAMILIES))}")
+    return RuacModel.around(_pretrained(model_class(kind), name))
+
+
+def _pretrained(of: type[Model], name: str) -> Model:
+    """`from_pretrained` that does not fill in for what is missing. Raises ValueError."""
+    arguments: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    try:
+        loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
+    except (SafetensorError, RuntimeError, TypeError, KeyError, OSError) as error:
+        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from None
+    for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = sorted(str(key) for key in report[what])
+        if keys:
+            raise ValueError(
+                f"{name}: {len(keys)} tensors with {what.replace('_', ' ')}, such as {keys[0]}: not this model's weights"
+            )
+    return loaded
+
+
+def _from_official(file: Path) -> RuacModel:
+    """Weights under the names of the original SAM 2 code, with or without RUAC's own head."""
+    if file.suffix in PICKLES:
+        raise ValueError(f"{file}: a pickle, which is never loaded: convert it to safetensors")
+    try:
+        tensors = load_file(file)
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({_first_line(error)})") from None
+    if not official.is_official(tensors):
+        raise ValueError(f"{file}: neither beside a {CONFIG} nor with the tensor names of the original SAM 2 code")
+    converted = official.convert(tensors)
+    with torch.device("meta"):
+        sam = Sam2Model(converted.config)
+    sam.load_state_dict(converted.sam, assign=True)
+    model = RuacModel.around(sam, head="exact" if converted.head is None else "paper")
+    if converted.head is not None:
+        model.head.load_state_dict(converted.head)
+        model.config.head_trained = True
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_device(device: str) -> None:
+    """Raises ValueError for one that this machine or this torch does not have."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {device}: not available here ({_first_line(error)}); use cpu") from None
