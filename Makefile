@@ -18,6 +18,7 @@ lint: .venv/dev.stamp
 
 train: .venv/dev.stamp  ## train the embedded model again (about an hour and a half on two cores)
 	$(BIN)/ruac train --config configs/nano.yaml
+	$(BIN)/ruac train --config configs/nano-head.yaml
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

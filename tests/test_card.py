@@ -44,11 +44,15 @@ def test_card_of_a_run_lists_its_data_licences_and_every_evaluated_set(tmp_path:
     RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).save_pretrained(tmp_path / "start")
     stages = [Stage(steps=2, image_size=64, images=2, objects=1, warmup=1)]
     run = TrainConfig([root], tmp_path / "run", stages, start=str(tmp_path / "start"), image_size=64, workers=0)
-    model = train(run)
+    head = Stage(steps=3, image_size=64, images=2, objects=1, warmup=1, train="head", pictures="photographs")
+    second = TrainConfig([root], tmp_path / "run-head", [head], start=str(train(run)), image_size=64, workers=0)
+    model = train(second)
     summary = evaluate_sets(load(model), find_sets([root]), tmp_path / "eval", Protocol((1, 3, 5), max_objects=2))
-    card(model, tmp_path / "run", tmp_path / "eval" / "summary.json", [root])
+    card(model, [tmp_path / "run", tmp_path / "run-head"], tmp_path / "eval" / "summary.json", [root])
     text = (model / "README.md").read_text()
     iou = next(part.measures["iou@3"].mean for part in summary.sets)
     assert "| squares | 3 | made up | CC0 |" in text
     assert f"{100 * iou:.1f} [" in text
     assert "| 1 | all | 2 | 2 × 1 | 64 px |" in text
+    assert "| 2 | head | 3 | 2 × 1 | 64 px |" in text
+    assert "configs/run.yaml`, then `ruac train --config configs/run-head.yaml`" in text

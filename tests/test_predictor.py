@@ -58,6 +58,36 @@ def test_read_outs_agree_with_each_other(predictor: Predictor) -> None:
     np.testing.assert_allclose(prediction.uncertainty, -p * np.log2(p) - (1 - p) * np.log2(1 - p), atol=1e-5)
 
 
+def test_doubt_is_the_sum_of_its_two_parts(predictor: Predictor) -> None:
+    prediction = predictor.predict(point_coords=[[30, 20]], multimask_output=True)
+    assert prediction.epistemic.shape == prediction.aleatoric.shape == (3, HEIGHT, WIDTH)
+    assert prediction.epistemic.min() >= 0
+    assert prediction.epistemic.max() > 0
+    # the entropy of MacKay's probability is within 0.08 bits of the exact one
+    assert np.abs(prediction.epistemic + prediction.aleatoric - prediction.uncertainty).max() < 0.09
+
+
+def test_expected_iou_is_that_of_every_masks_own_pixels(predictor: Predictor) -> None:
+    prediction = predictor.predict(point_coords=[[30, 20]], multimask_output=True)
+    for mask, p, found in zip(prediction.masks, prediction.probability, prediction.expected_iou, strict=True):
+        assert found == pytest.approx(p[mask].sum() / (mask.sum() + p[~mask].sum()), rel=1e-4)
+
+
+def test_the_uncertainty_returned_is_that_of_the_mask_returned(predictor: Predictor) -> None:
+    several = predictor.predict(point_coords=[[30, 20]], multimask_output=True)
+    one = predictor.predict(point_coords=[[30, 20]])
+    np.testing.assert_allclose(one.uncertainty[0], several.uncertainty[0], atol=1e-5)
+    assert np.abs(several.uncertainty[0] - several.uncertainty[1]).max() > 0.001
+
+
+def test_low_resolution_is_the_decoders_own_grid_without_the_padding(predictor: Predictor) -> None:
+    full, low = (predictor.predict(point_coords=[[30, 20]], low_resolution=choice) for choice in (False, True))
+    inside = predictor._features.frames[0].inside
+    assert low.masks.shape == low.uncertainty.shape == (1, inside[0] // 4, inside[1] // 4)
+    np.testing.assert_array_equal(low.masks[0], full.low_res_logits[0, : inside[0] // 4] > 0)
+    assert low.expected_iou == pytest.approx(full.expected_iou, abs=0.1)
+
+
 def test_variance_makes_pixels_less_certain_but_moves_no_outline() -> None:
     logits = np.random.default_rng(1).normal(0, 3, (8, 8))
     sure, unsure = prediction_of(logits), prediction_of(logits, variance=4.0)

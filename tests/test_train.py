@@ -129,7 +129,12 @@ def test_the_head_stage_changes_the_spread_and_the_sharpness_but_no_mask(data, s
     old, new = before.half().state_dict(), after.half().state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert all(name.startswith("head.") for name in changed)
-    assert {"head.weight_concentration.bias", "head.surroundings.4.bias", "head.roughness", "head.pixel_residual.weight"} <= changed
+    assert {
+        "head.weight_concentration.bias",
+        "head.surroundings.4.bias",
+        "head.roughness",
+        "head.pixel_residual.weight",
+    } <= changed
     residual = new["head.pixel_residual.weight"][:, :, 0, 0].float()
     assert torch.equal(residual, residual[0, 0] * torch.eye(len(residual)))
     assert "head.weight_residual.weight" not in changed

@@ -20,16 +20,19 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ruac.adapter import load_head, save_head
     from ruac.loading import load
     from ruac.predictor import Prediction, Predictor, suggest_click
 
-__all__ = ["Prediction", "Predictor", "__version__", "load", "suggest_click"]
+__all__ = ["Prediction", "Predictor", "__version__", "load", "load_head", "save_head", "suggest_click"]
 __version__ = version("ruac")
 
 _HOMES = {
     "Predictor": "ruac.predictor",
     "Prediction": "ruac.predictor",
     "load": "ruac.loading",
+    "load_head": "ruac.adapter",
+    "save_head": "ruac.adapter",
     "suggest_click": "ruac.predictor",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +27,33 @@ class LogRow:
     figures: dict[str, float]
 
 
-def card(model: Path, training: Path, summary: Path, data: list[Path]) -> None:
-    """Write <model>/README.md from the files of the run that made the model and of its evaluation.
+def card(model: Path, training: list[Path], summary: Path, data: list[Path]) -> None:
+    """Write <model>/README.md from the files of the runs that made the model and of its evaluation.
 
-    Example: ruac card --model src/ruac/weights/nano --training runs/nano --summary runs/eval/summary.json --data ../shared/data/train
+    Example: ruac card --model runs/nano-head/model --training runs/nano runs/nano-head --summary eval/summary.json --data data/train
 
     Args:
         model: Folder of the model.
-        training: Folder that `ruac train` wrote: log.csv, validation.csv, settings.json.
+        training: Folders that `ruac train` wrote, in order: log.csv, validation.csv, settings.json.
         summary: What `ruac eval` wrote.
         data: The training sets.
     """
     evaluation = json.loads(summary.read_text())
-    settings = json.loads((training / "settings.json").read_text())
-    log, validation = read_log(training / "log.csv"), (training / "validation.csv").read_text()
+    settings = [json.loads((folder / "settings.json").read_text()) for folder in training]
+    log: list[LogRow] = []
+    validation: list[list[str]] = []
+    for before, folder in enumerate(training):
+        # stages are counted through all runs
+        done = sum(len(run["stages"]) for run in settings[:before])
+        log += [replace(row, stage=row.stage + done) for row in read_log(folder / "log.csv")]
+        rows = csv.reader((folder / "validation.csv").read_text().splitlines())
+        validation += [[str(int(stage) + done), *rest] for stage, *rest in rows]
     megabytes = (model / "model.safetensors").stat().st_size / 1e6
     text = "\n\n".join(
         [
             _HEADER.format(megabytes=megabytes),
-            _training(settings, log, validation),
-            _sources(data, settings["scenes"]["weights"]),
+            _training([folder.name for folder in training], settings, log, validation),
+            _sources(data, settings[0]["scenes"]["weights"]),
             _evaluation(evaluation),
             _LIMITS,
         ]
@@ -70,12 +77,12 @@ def hours(rows: Iterable[LogRow]) -> float:
     return float(times[(times > 0) & (times < PAUSE)].sum() / 3600)
 
 
-def _training(settings: Mapping[str, Any], log: list[LogRow], validation: str) -> str:
+def _training(names: list[str], settings: list[dict[str, Any]], log: list[LogRow], validation: list[list[str]]) -> str:
     lines = [
         "| stage | trains | steps | pictures × objects a step | input | peak rate | hours |",
         "| --- | --- " + "| ---: " * 5 + "|",
     ]
-    for number, stage in enumerate(settings["stages"]):
+    for number, stage in enumerate(stage for run in settings for stage in run["stages"]):
         rows = [row for row in log if row.stage == number]
         lines.append(
             f"| {number + 1} | {stage['train']} | {len(rows)} | {stage['images']} × {stage['objects']} | {stage['image_size']} px "
@@ -89,13 +96,13 @@ def _training(settings: Mapping[str, Any], log: list[LogRow], validation: str) -
             cells = (f"{np.mean(values):.3f}" if values else "–" for values in means.values())
             curve.append(f"| {number + 1} | {rows[part[0]].step}–{rows[part[-1]].step} | " + " | ".join(cells) + " |")
     held_out = ["| stage | step | set | pictures | IoU@1 | IoU@3 | IoU@5 |", "| --- | ---: | --- " + "| ---: " * 4 + "|"]
-    for stage, step, *rest in csv.reader(validation.splitlines()):
+    for stage, step, *rest in validation:
         held_out.append(f"| {int(stage) + 1} | {step} | " + " | ".join(rest) + " |")
+    commands = ", then ".join(f"`ruac train --config configs/{name}.yaml`" for name in names)
     return (
-        f"## Training\n\n`ruac train --config configs/nano.yaml`, seed {settings['seed']}, {hours(log):.1f} hours on "
-        f"{settings['machine']}.\n\n"
+        f"## Training\n\n{commands}, seed {settings[0]['seed']}, {hours(log):.1f} hours on {settings[0]['machine']}.\n\n"
         + "\n".join(lines)
-        + "\n\nMeans over training batches (synthetic scenes, harder than photographs; "
+        + "\n\nMeans over training batches (synthetic scenes, harder than photographs; for the head photographs, half restyled; "
         "'1' one prompt, '>1' two to eight):\n\n"
         + "\n".join(curve)
         + "\n\nHeld-out pictures of the training sets (5 % of each):\n\n"

@@ -5,7 +5,6 @@ The arguments are those of Segment Anything's own predictor, so code written for
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -162,7 +161,7 @@ class Predictor:
             raise RuntimeError("no image yet: call set_image(image) before predict(...)")
         words = [_parse(prompt, self._features.frames[0], self.model.grid) for prompt in prompts]
         found: dict[int, Prediction] = {}
-        for members in _alike(words):
+        for members in _batches(words):
             batch = _join([words[i] for i in members], self.model.device)
             found.update(zip(members, self._decode(self._features, batch, multimask_output, low_resolution), strict=True))
         return [found[i] for i in range(len(prompts))]
@@ -225,25 +224,21 @@ def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:
     return words if prompt.mask_input is None else words.with_mask(_mask_logits(prompt.mask_input, grid))
 
 
-def _alike(words: Sequence[Prompts]) -> Iterator[list[int]]:
-    """Indices of prompts that can be decoded together.
-
-    Padding would let all share one batch, but a decoder attends to padding: a mask would depend on its neighbours' prompts.
-    """
-    groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
-    for i, word in enumerate(words):
-        groups[word.points.shape[2], word.mask_logits is None].append(i)
-    for members in groups.values():
+def _batches(words: Sequence[Prompts]) -> Iterator[list[int]]:
+    """Indices of prompts to decode together: those with an earlier mask apart from those without, and not too many."""
+    for with_mask in (False, True):
+        members = [i for i, word in enumerate(words) if (word.mask_logits is not None) == with_mask]
         yield from (members[start : start + OBJECTS_AT_ONCE] for start in range(0, len(members), OBJECTS_AT_ONCE))
 
 
 def _join(words: Sequence[Prompts], device: torch.device) -> Prompts:
-    """Prompts of one object each, alike in shape, as those of one image with P objects."""
-    masks = [word.mask_logits for word in words if word.mask_logits is not None]
+    """Prompts of one object each as those of one image with P objects."""
+    padded = Prompts.pad(words)
+    mask = padded.mask_logits
     return Prompts(
-        torch.cat([word.points for word in words], 1).to(device),
-        torch.cat([word.labels for word in words], 1).to(device),
-        torch.cat(masks, 1).to(device) if masks else None,
+        padded.points.transpose(0, 1).to(device),
+        padded.labels.transpose(0, 1).to(device),
+        None if mask is None else mask.transpose(0, 1).to(device),
     )
 
 
