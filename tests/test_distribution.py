@@ -164,6 +164,11 @@ def test_mutual_information_of_few_samples_is_too_low_by_one_in_as_many():
     assert (found.mean() / distribution.epistemic().mean()).item() == pytest.approx(1 - 1 / 20, abs=0.01)
 
 
+def test_half_precision_draws_are_summed_up_in_float32():
+    found = monte_carlo(lambda n: torch.full((n, 2), 1.0, dtype=torch.bfloat16), 1000, 10)
+    torch.testing.assert_close(found.probability, torch.sigmoid(torch.ones(2)))
+
+
 def test_chunks_stay_within_the_bound_and_hold_one_sample_at_least():
     assert samples_at_once(1000) * 1000 <= SAMPLED_AT_ONCE < (samples_at_once(1000) + 1) * 1000
     assert samples_at_once(3 * 4000 * 3000) == 1

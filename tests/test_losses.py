@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
-from ruac.losses import best_of_many, dice, likelihood, mask_iou, normalised_focal, ranking
+from ruac.distribution import bernoulli_entropy
+from ruac.losses import alignment, best_of_many, dice, likelihood, mask_iou, normalised_focal, ranking
 
 B, P, K, H, W = 2, 2, 4, 6, 7
 
@@ -102,3 +103,36 @@ def test_ranking_does_not_depend_on_the_scale_of_sure_logits_and_is_zero_without
     once, twice = (ranking(k * logit, target, valid, torch.Generator().manual_seed(1)).item() for k in (1, 2))
     assert once == pytest.approx(twice, rel=1e-2)
     assert ranking((target * 2 - 1) * 3, target, valid).item() == 0
+
+
+def test_papers_alignment_is_its_formula_and_its_gradient_stops_where_it_should():
+    g = torch.Generator().manual_seed(0)
+    logit = (3 * torch.randn(1, 1, 1, 6, 7, generator=g, dtype=torch.float64)).requires_grad_()
+    target = (torch.rand(1, 1, 1, 6, 7, generator=g) > 0.5).double()
+    valid = (torch.rand(1, 1, 1, 6, 7, generator=g) > 0.2).double()
+    loss = alignment(logit, target, valid, "paper")
+    (gradient,) = torch.autograd.grad(loss, logit)
+    p = logit.detach().sigmoid()
+    e, u = (p - target).abs(), bernoulli_entropy(logit.detach())
+    once = e * torch.exp(-u) + (1 - e) * torch.exp(u)
+    assert loss.item() == pytest.approx((2 * once * valid).sum().item() / valid.sum().item())
+    d_error = torch.where(target > 0.5, -1.0, 1.0) * p * (1 - p)
+    d_uncertainty = -logit.detach() * p * (1 - p) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+    # error is rewarded where the model is unsure: e^-u - e^u = -2 sinh u
+    expected = -2 * torch.sinh(u) * d_error + (-e * torch.exp(-u) + (1 - e) * torch.exp(u)) * d_uncertainty
+    torch.testing.assert_close(gradient, expected * valid / valid.sum(), rtol=1e-6, atol=1e-9)
+
+
+def test_papers_mirror_tells_pixels_wrong_in_two_of_five_to_be_certain():
+    """Of the mirror alone: sg(e) exp(-u) + (1 - sg(e)) exp(u) is least at u = 0 for every e below a half."""
+    u = torch.linspace(0, 1, 101)
+    for error, best in ((0.1, 0.0), (0.4, 0.0), (0.7, 0.42), (0.95, 1.0)):
+        mirror = error * torch.exp(-u) + (1 - error) * torch.exp(u)
+        assert u[mirror.argmin()].item() == pytest.approx(best, abs=0.01)
+
+
+def test_proper_alignment_is_least_at_the_true_frequency():
+    target = torch.tensor([1.0, 1, 1, 0]).view(1, 1, 1, 2, 2)  # three of four
+    logits = torch.linspace(-3, 3, 601)
+    losses = [alignment(x.expand(1, 1, 1, 2, 2), target, torch.ones(1, 1, 1, 2, 2), "proper").item() for x in logits]
+    assert logits[int(torch.tensor(losses).argmin())].sigmoid().item() == pytest.approx(0.75, abs=0.005)

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 from torch.distributions import Gamma, Weibull, kl_divergence
 
-from ruac.weibull import SCALE_FLOOR, kl_to_gamma, mean_factor, sample_with_mean, squared_variation
+from ruac.weibull import SCALE_FLOOR, concentration_of, kl_to_gamma, mean_factor, sample_with_mean, squared_variation
 
 concentrations = st.floats(0.3, 50)
 means = st.one_of(st.just(0.0), st.floats(1e-6, 1e4))
@@ -56,6 +56,12 @@ def test_squared_variation_of_an_exponential_variable_is_one() -> None:
 def test_spread_falls_with_the_concentration(concentration: float) -> None:
     k = double(concentration)
     assert squared_variation(k) > squared_variation(1.001 * k) > 0
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-10), (torch.float32, 2e-4)])
+def test_concentration_is_found_from_its_spread(dtype: torch.dtype, error: float) -> None:
+    k = torch.logspace(math.log10(0.3), math.log10(50), 100, dtype=dtype)
+    torch.testing.assert_close(concentration_of(squared_variation(k)), k, rtol=error, atol=0)
 
 
 @given(concentrations)

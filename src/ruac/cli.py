@@ -26,7 +26,7 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Command:
-    """home: module and name of the function; help: in a line; positional: the list argument that needs no option name."""
+    """home: module and name of the function; help: in a line; positional: the arguments that need no option name, in words."""
 
     home: str
     help: str
@@ -43,20 +43,27 @@ COMMANDS = {
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
     "train": Command("ruac.training.loop:train", "train a model from a configuration file"),
     "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
+    "data list": Command("ruac.data.command:list_domains", "name the data sets that can be converted"),
+    "data info": Command("ruac.data.command:info", "what is known of one: layout, licence, citation", positional="domain"),
+    "data check": Command("ruac.data.command:check", "look for what is wrong with a set in our format", positional="folder"),
+    "data convert": Command("ruac.data.command:convert", "bring a data set into our format", positional="domain root out"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of `ruac` with these arguments (those of the process by default)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words:
-        _top_parser().print_help(sys.stderr)
-        return WRONG_USE
+    name = ""
     try:
-        top = _top_parser().parse_args(words[:1])
-        command = COMMANDS[top.command]
+        while name not in COMMANDS:
+            if not words:
+                _parser_of_names(name).print_help(sys.stderr)
+                return WRONG_USE
+            word = _parser_of_names(name).parse_args([words.pop(0)]).command
+            name = f"{name} {word}".strip()
+        command = COMMANDS[name]
         function = command.function()
-        values = _parse(top.command, command, function, words[1:])
+        values = _parse(name, command, function, words)
         _hide_loading_bars()
         function(**values)
     except KeyboardInterrupt:
@@ -64,9 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorkError as error:
         return _complain(str(error), FAILED)
     except argparse.ArgumentError as error:
-        return _complain(
-            f"{_line(error)}; see {' '.join(['ruac', *words[:1]]) if words[0] in COMMANDS else 'ruac'} --help", WRONG_USE
-        )
+        return _complain(f"{_line(error)}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
     except (ValueError, FileNotFoundError) as error:
         return _complain(_line(error), WRONG_USE)
     except OSError as error:
@@ -85,17 +90,24 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefa
     """Keeps the paragraphs, and says the defaults."""
 
 
-def _top_parser() -> argparse.ArgumentParser:
-    """For the first word alone, so that only the module of that command is imported."""
-    table = "\n".join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())
+def _parser_of_names(group: str) -> argparse.ArgumentParser:
+    """For a word of a command's name alone, so that only the module of that command is imported; group: the word before it."""
+    start = f"{group} " if group else ""
+    rows = {name: command.help for name, command in COMMANDS.items() if name.startswith(start)}
+    names = [name.removeprefix(start) for name in rows]
+    prog = f"ruac {group}".strip()
     parser = _TopParser(
-        prog="ruac",
-        usage="ruac COMMAND ...",
-        description=f"Segment Anything with a pixel-wise uncertainty you can trust.\n\ncommands:\n{table}",
-        epilog="ruac COMMAND --help explains a command. Start with: ruac demo",
+        prog=prog,
+        usage=f"{prog} COMMAND ...",
+        description="Segment Anything with a pixel-wise uncertainty you can trust.\n\ncommands:\n"
+        + "\n".join(f"  {name:<14}{text}" for name, text in rows.items()),
+        epilog=f"{prog} COMMAND --help explains a command." + ("" if group else " Start with: ruac demo"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, help=argparse.SUPPRESS)
+    # a name of two words is also found by its first
+    parser.add_argument(
+        "command", choices=list(dict.fromkeys([*names, *(name.split()[0] for name in names)])), help=argparse.SUPPRESS
+    )
     parser.add_argument("--version", action="version", version=f"ruac {version('ruac')}")
     return parser
 
@@ -121,13 +133,13 @@ def _parse(name: str, command: Command, function: Callable[..., object], words: 
 def _add_argument(
     parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, doc: Docstring, positional: str | None
 ) -> None:
-    """Lists are the positional argument, or repeat the option, or (without a positional argument) follow it; booleans are named."""
+    """Lists that are no positional argument repeat the option or (without a positional argument) follow it; booleans are named."""
     text = next((entry.description for entry in doc.params if entry.arg_name == parameter.name), None)
     option = f"--{parameter.name.replace('_', '-')}"
     required = parameter.default is parameter.empty
     element = _list_element(hint)
-    if parameter.name == positional:
-        parser.add_argument(parameter.name, nargs="+", type=element, help=text)
+    if parameter.name in (positional or "").split():
+        parser.add_argument(parameter.name, **({"type": hint} if element is None else {"type": element, "nargs": "+"}), help=text)
     elif element is not None:
         # several values an option would swallow a positional argument that follows it
         several: dict[str, Any] = {"action": "append"} if positional else {"action": "extend", "nargs": "+"}

@@ -194,5 +194,7 @@ def _energies(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tens
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
     """[samples, ...] Weibull draws with these means."""
     shape = torch.broadcast_shapes(mean.shape, concentration.shape)
-    uniform = torch.rand(samples, *shape, generator=generator, device=mean.device, dtype=mean.dtype)
+    # half precision has too few numbers below one for the tail
+    dtype = torch.promote_types(mean.dtype, torch.float32)
+    uniform = torch.rand(samples, *shape, generator=generator, device=mean.device, dtype=dtype)
     return sample_with_mean(mean, concentration, uniform)

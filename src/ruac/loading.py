@@ -110,7 +110,7 @@ def _pretrained(of: type[Model], name: str) -> Model:
     arguments: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     try:
         loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
-    except (SafetensorError, RuntimeError, TypeError, KeyError, OSError) as error:
+    except (SafetensorError, RuntimeError, TypeError, KeyError, ImportError, OSError) as error:
         raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from None
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report[what])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ruac.distribution import bernoulli_entropy
 
 
 def normalised_focal(logits: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> Tensor:
@@ -68,3 +72,20 @@ def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Negative log-likelihood of the labels in nats, averaged over the pixels that count: a strictly proper score. A scalar."""
     each = F.binary_cross_entropy_with_logits(logit, target.expand_as(logit), reduction="none") * valid
     return each.sum() / valid.expand_as(each).sum().clamp_min(1)
+
+
+def alignment(logit: Tensor, target: Tensor, valid: Tensor, kind: Literal["paper", "proper"] = "proper") -> Tensor:
+    """How badly uncertainty and error go together, averaged over the pixels that count. A scalar.
+
+    logit: of the probability (`MaskDistribution.scaled_mean`); arguments else as in `normalised_focal`.
+
+    paper: with e = |p - y| and u the entropy of p in bits, e exp(-sg u) + (1 - e) exp(sg u) and its mirror, where sg stops the
+    gradient (RUAC, eq. 5 and the released code). The mirror is no proper score: a pixel whose error is 0.4 does best with u = 0.
+    proper: `likelihood`, the logarithmic score of the expected error against the error, whose minimum is the truth.
+    """
+    if kind == "proper":
+        return likelihood(logit, target, valid)
+    uncertainty, error = bernoulli_entropy(logit), (logit.sigmoid() - target).abs()
+    u, e = uncertainty.detach(), error.detach()
+    each = error * torch.exp(-u) + (1 - error) * torch.exp(u) + e * torch.exp(-uncertainty) + (1 - e) * torch.exp(uncertainty)
+    return (each * valid).sum() / valid.expand_as(each).sum().clamp_min(1)

@@ -106,7 +106,7 @@ def _train(config: TrainConfig) -> Path:
     for number, stage in enumerate(config.stages):
         if number < state.stage:
             continue
-        model = _resized(model, stage.image_size)
+        model = resized(model, stage.image_size)
         if stage.train == "head":
             model.config.head_trained = True
         if not state.step:
@@ -123,7 +123,7 @@ def _train(config: TrainConfig) -> Path:
             saved = validated = time.monotonic()
             for step, (images, ids, chosen) in enumerate(batches, start=first):
                 rng = np.random.default_rng((config.seed, number, step, 7))
-                figures = _step(model, Batch(images, ids, chosen), stage, rng, accelerator)
+                figures = training_step(model, Batch(images, ids, chosen), stage, rng, accelerator)
                 if stage.train == "head":
                     _keep_masks(model)
                 norm = accelerator.clip_grad_norm_(model.parameters(), config.clip)
@@ -197,7 +197,9 @@ def validate(
                 csv.writer(file).writerow([at.stage, at.step, part.name, len(results), *(f"{value:.4f}" for value in iou)])
 
 
-def _step(model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator, accelerator: Accelerator) -> dict[str, float]:
+def training_step(
+    model: RuacModel, batch: Batch, stage: Stage, rng: np.random.Generator, accelerator: Accelerator
+) -> dict[str, float]:
     """Forward and backward of one batch. Half the pictures are clicked once, the other half two to eight times."""
     model.train()
     truth = (batch.ids[:, None] == batch.chosen[..., None, None]).float()  # (B, P, S, S)
@@ -254,7 +256,7 @@ def _start_model(config: TrainConfig) -> RuacModel:
     return channels_last(model)
 
 
-def _resized(model: RuacModel, image_size: int) -> RuacModel:
+def resized(model: RuacModel, image_size: int) -> RuacModel:
     """The same weights for another input size: nothing in nano depends on it but the grid."""
     if model.side == image_size:
         return model
@@ -307,7 +309,7 @@ def _average(averages: dict[str, Tensor], model: RuacModel, decay: float) -> Non
 
 def _write_model(config: TrainConfig, model: RuacModel, averages: dict[str, Tensor]) -> Path:
     """The averaged weights in half precision, as a model folder."""
-    final = _resized(model, config.image_size)
+    final = resized(model, config.image_size)
     final.load_state_dict({**final.state_dict(), **averages})
     folder = config.out / "model"
     final.half().save_pretrained(folder)
