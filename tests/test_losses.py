@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
 from ruac.distribution import bernoulli_entropy
-from ruac.losses import alignment, best_of_many, dice, likelihood, mask_iou, normalised_focal, ranking
+from ruac.losses import alignment, best_of_many, dice, error_pairs, harm, likelihood, mask_iou, normalised_focal, ranking
 
 B, P, K, H, W = 2, 2, 4, 6, 7
 
@@ -88,21 +88,36 @@ def test_ranking_is_least_when_wrong_pixels_are_the_unsure_ones():
     target = (torch.arange(100) % 2).float().reshape(1, 1, 1, 10, 10)
     wrong = (torch.arange(100) < 20).reshape(1, 1, 1, 10, 10)
     sign = (target * 2 - 1) * torch.where(wrong, -1.0, 1.0)
-    valid = torch.ones_like(target)
-    honest, blind, inverted = (
-        ranking(sign * torch.where(wrong, a, b), target, valid).item() for a, b in ((0.5, 5.0), (2.0, 2.0), (5.0, 0.5))
-    )
-    assert honest < blind < inverted
-    assert blind == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-6)
+    pairs = error_pairs(sign, target, torch.ones_like(target))
+    honest, blind, inverted = (sign * torch.where(wrong, a, b) for a, b in ((0.5, 5.0), (2.0, 2.0), (5.0, 0.5)))
+    assert ranking(honest, pairs) < ranking(blind, pairs) < ranking(inverted, pairs)
+    assert ranking(blind, pairs).item() == pytest.approx(torch.log(torch.tensor(2.0)).item(), abs=1e-6)
+    assert ranking(100 * blind, pairs).item() == pytest.approx(ranking(blind, pairs).item(), abs=1e-6)
 
 
-def test_ranking_does_not_depend_on_the_scale_of_sure_logits_and_is_zero_without_errors():
+def test_harm_is_done_only_where_the_order_is_worse_than_the_plain_one():
+    target = (torch.arange(100) % 2).float().reshape(1, 1, 1, 10, 10)
+    wrong = (torch.arange(100) < 20).reshape(1, 1, 1, 10, 10)
+    sign = (target * 2 - 1) * torch.where(wrong, -1.0, 1.0)
+    pairs = error_pairs(sign, target, torch.ones_like(target))
+    good, bad = (sign * torch.where(wrong, a, b) for a, b in ((0.5, 5.0), (5.0, 0.5)))
+    assert harm(good, bad, pairs).item() == 0
+    assert harm(bad, good, pairs).item() > 0.9
+    plain = bad.clone().requires_grad_()
+    harm(bad.requires_grad_(), plain * 0.1, pairs).backward()
+    assert plain.grad is None  # the plain logits are only compared with
+
+
+def test_error_pairs_are_a_wrong_and_a_right_pixel_that_count():
     g = torch.Generator().manual_seed(0)
-    logit, target = torch.randn(1, 1, 1, 20, 20, generator=g) * 300, (torch.rand(1, 1, 1, 20, 20, generator=g) > 0.5).float()
-    valid = torch.ones_like(target)
-    once, twice = (ranking(k * logit, target, valid, torch.Generator().manual_seed(1)).item() for k in (1, 2))
-    assert once == pytest.approx(twice, rel=1e-2)
-    assert ranking((target * 2 - 1) * 3, target, valid).item() == 0
+    logit, target = torch.randn(2, 1, 1, 8, 8, generator=g), (torch.rand(2, 1, 1, 8, 8, generator=g) > 0.5).float()
+    valid = (torch.rand(2, 1, 1, 8, 8, generator=g) > 0.5).float()
+    wrong, right = error_pairs(logit, target, valid, g)
+    is_wrong = ((logit > 0) != (target > 0.5)).flatten()
+    assert is_wrong[wrong].all()
+    assert not is_wrong[right].any()
+    assert valid.flatten()[torch.cat([wrong, right])].all()
+    assert error_pairs((target * 2 - 1) * 3, target, valid) is None
 
 
 def test_papers_alignment_is_its_formula_and_its_gradient_stops_where_it_should():

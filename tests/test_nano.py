@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModel
 from ruac.families.dense_prompts import CHANNELS, draw
 from ruac.families.efficientnet import EfficientNetLite0
 from ruac.families.nano import NanoConfig, NanoModel
-from ruac.families.sam2 import decode
 from ruac.features import NO_POINT, Prompts
 
 
@@ -27,27 +26,6 @@ def pixels() -> torch.Tensor:
 def clicks(*labels: int, images: int = 2, objects: int = 1) -> Prompts:
     points = torch.rand(images, objects, len(labels), 2, generator=torch.Generator().manual_seed(5)) * 60
     return Prompts(points, torch.tensor(labels).expand(images, objects, len(labels)))
-
-
-@torch.inference_mode()
-def test_opened_decoder_equals_transformers_own(nano):
-    """The same inputs through `Sam2MaskDecoder.forward` and through `decode` and the product: masks, IoU and object score to 1e-5."""
-    g = torch.Generator().manual_seed(2)
-    levels = (torch.randn(3, 4, 16, 16, generator=g), torch.randn(3, 8, 8, 8, generator=g), torch.randn(3, 32, 4, 4, generator=g))
-    sparse, dense = torch.randn(3, 1, 5, 32, generator=g), torch.randn(3, 32, 4, 4, generator=g)
-    reference_masks, reference_iou, _, reference_object = nano.mask_decoder(
-        image_embeddings=levels[2],
-        image_positional_embeddings=nano.position().expand(3, -1, -1, -1),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-        high_resolution_features=list(levels[:2]),
-    )
-    features = decode(nano.mask_decoder, levels, nano.position(), sparse, dense)
-    masks = torch.einsum("bpkc,bpchw->bpkhw", features.weights, features.pixels)
-    torch.testing.assert_close(masks[:, :, 1:], reference_masks, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(features.iou[:, :, 1:], reference_iou, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(features.object_logit[..., None], reference_object, rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()
@@ -121,14 +99,6 @@ def test_input_size_is_a_config_value_and_no_weight_depends_on_it(nano):
     larger = NanoModel(NanoConfig.of_size(128, width=32))
     larger.load_state_dict(nano.state_dict())
     assert larger.grid == 32
-
-
-def test_cached_position_follows_newly_loaded_weights(nano):
-    other = NanoModel(NanoConfig.of_size(64, width=32))
-    before = other.position().clone()
-    other.load_state_dict(nano.state_dict())
-    assert not torch.allclose(before, other.position())
-    torch.testing.assert_close(other.position(), nano.position())
 
 
 def test_folded_backbone_equals_the_one_with_batch_norm():

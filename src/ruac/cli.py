@@ -41,6 +41,9 @@ COMMANDS = {
     "predict": Command("ruac.predict:predict", "masks and their uncertainty for your photographs", positional="images"),
     "demo": Command("ruac.predict:demo", "the same on a photograph that is already on your disk"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
+    "attack": Command(
+        "ruac.attack.command:attack", "what an attack does to a photograph and to its uncertainty", positional="pictures"
+    ),
     "train": Command("ruac.training.loop:train", "train a model from a configuration file"),
     "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
     "data list": Command("ruac.data.command:list_domains", "name the data sets that can be converted"),

@@ -19,6 +19,7 @@ from ruac.weibull import concentration_of, sample_with_mean, squared_variation
 # Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
 CONCENTRATION_RANGE = (0.3, 50.0)
 VARIATION_RANGE = tuple(math.expm1(math.lgamma(1 + 2 / k) - 2 * math.lgamma(1 + 1 / k)) for k in reversed(CONCENTRATION_RANGE))
+LARGEST_EXPONENT = 10.0  # a logit divided by e^10 is nothing, and e^20 still a number
 SMALL_LOGIT = 0.3  # logits of this size are as good as zero when neighbours are compared
 
 
@@ -54,12 +55,14 @@ class ExactHead(Head):
     and B of h · (x + Ax) and h + Bm start at zero; A acts on the weights, h · (x + Ax) = (h + Aᵀh) · x, where it costs nothing.
 
     How sure a pixel is is learnt as `doubt`, the logarithm of the factor √(1 + πv/8) by which the variance v shrinks its logit:
-    a value for its surroundings, from the pixel features, and one for being surer than its neighbours, since the decoder's last
-    transposed convolutions leave a checkerboard. The pixel's concentration is the one that gives this variance.
+    from its surroundings, seen in the pixel features, and from being surer than its neighbours, since the decoder's last
+    transposed convolutions leave a checkerboard. The mask token says how much either matters: much more for the ambiguous mask of
+    one click than for one that many clicks have settled. The pixel's concentration is the one that gives this variance.
     """
 
     PATCH, HIDDEN = 4, 16  # side of the surroundings in grid cells, width of the layers that look at them
     START = 15.0  # concentration of the weights
+    PACE = 0.3  # of what the token says, which has hundreds of inputs where the rest has few
 
     def __init__(self, channels: int, token_width: int):
         super().__init__()
@@ -75,16 +78,18 @@ class ExactHead(Head):
             last,
         )
         self.roughness = nn.Parameter(torch.tensor(0.5))
-        for layer in (self.pixel_residual, self.weight_residual, self.weight_concentration, last):
+        self.influence = nn.Linear(token_width, 3)  # of nothing, of the surroundings, of the roughness
+        for layer in (self.pixel_residual, self.weight_residual, self.weight_concentration, self.influence, last):
             nn.init.zeros_(layer.weight)
-        nn.init.zeros_(last.bias)  # pyright: ignore[reportArgumentType]  it has one
+        for bias in (last.bias, self.influence.bias):
+            nn.init.zeros_(bias)  # pyright: ignore[reportArgumentType]  they have one
         nn.init.constant_(self.weight_concentration.bias, self.START)
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         weights, cv2_weight = self.weights(features)
         mean = _product(weights, features.pixels)
         energy, fixed = _energies(features.pixels, weights, cv2_weight)
-        return MaskDistribution(mean, self._cv2_pixel(features.pixels, mean, energy, fixed) * energy + fixed)
+        return MaskDistribution(mean, self._cv2_pixel(features, mean, energy, fixed) * energy + fixed)
 
     def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
         """Mean, signed, and squared variation of the mask weights, both [B, P, K, C]."""
@@ -97,7 +102,7 @@ class ExactHead(Head):
         pixels = features.pixels
         weights, cv2_weight = self.weights(features)
         mean = _product(weights, pixels)
-        cv2_pixel = self._cv2_pixel(pixels, mean, *_energies(pixels, weights, cv2_weight))
+        cv2_pixel = self._cv2_pixel(features, mean, *_energies(pixels, weights, cv2_weight))
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
         pixel = _draw(
             pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
@@ -110,13 +115,18 @@ class ExactHead(Head):
             logits = logits + sign * torch.einsum("nbpkc,nbpckhw->nbpkhw", weight, pixel * part.unsqueeze(3))
         return logits
 
-    def _cv2_pixel(self, pixels: Tensor, mean: Tensor, energy: Tensor, fixed: Tensor) -> Tensor:
+    def _cv2_pixel(self, features: DecoderFeatures, mean: Tensor, energy: Tensor, fixed: Tensor) -> Tensor:
         """Squared variation of the pixels, [B, P, K, H, W]: what raises the variance of the logit to that of its doubt."""
-        around = self.surroundings(pixels.flatten(0, 1))
-        around = F.interpolate(around, size=pixels.shape[-2:], mode="bilinear").unflatten(0, pixels.shape[:2])
+        batch, grid = mean.shape[:2], mean.shape[-2:]
+        around = self.surroundings(features.pixels.flatten(0, 1))
+        around = F.interpolate(around, size=grid, mode="bilinear").unflatten(0, batch)  # (B, P, 1, H, W)
         size = mean.abs()
-        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, size.shape[:2])
-        doubt = F.softplus(around + self.roughness * torch.log((size + SMALL_LOGIT) / (near + SMALL_LOGIT)), beta=2)
+        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, batch)
+        rough = torch.log((size + SMALL_LOGIT) / (near + SMALL_LOGIT))
+        base, *factors = (self.PACE * self.influence(features.tokens))[..., None, None].unbind(3)  # (B, P, K, 1, 1) each
+        of_surroundings, of_roughness = (factor.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp() for factor in factors)
+        doubt = F.softplus(base + of_surroundings * around + self.roughness * of_roughness * rough, beta=2)
+        doubt = doubt.clamp_max(LARGEST_EXPONENT)
         wanted = 8 / math.pi * torch.expm1(2 * doubt)
         return ((wanted - fixed) / (energy + 1e-6)).clamp(*VARIATION_RANGE)
 

@@ -52,20 +52,43 @@ def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor, gam
     return each[..., 0].mean() + each[..., 1:].amin(-1).mean() + quality, true_iou
 
 
-def ranking(logit: Tensor, target: Tensor, valid: Tensor, generator: torch.Generator | None = None, pairs: int = 4000) -> Tensor:
-    """How often a wrong pixel is surer of itself than a right one, smoothed: a surrogate of 1 - AUROC of error detection. A scalar.
+def error_pairs(
+    logit: Tensor, target: Tensor, valid: Tensor, generator: torch.Generator | None = None, pairs: int = 8000
+) -> tuple[Tensor, Tensor] | None:
+    """Places of wrong and of right pixels in the flattened maps, drawn at random, [pairs] each; None when there are not both.
 
-    Sureness is log |logit|, so that only its order over the pixels of the batch matters, not its scale. Arguments as in
-    `normalised_focal`; pairs: drawn at random. Zero where there are no wrong pixels, or no right ones.
+    Arguments as in `normalised_focal`.
     """
     wrong = ((logit > 0) != (target > 0.5)) & (valid > 0)
     right = ~wrong & (valid > 0).expand_as(wrong)
-    sureness = torch.log(logit.abs() + 0.05)
-    sure_wrong, sure_right = sureness[wrong], sureness[right]
-    if not len(sure_wrong) or not len(sure_right):
-        return logit.sum() * 0
-    drawn_wrong, drawn_right = (torch.randint(len(s), (pairs,), generator=generator) for s in (sure_wrong, sure_right))
-    return F.softplus(2 * (sure_wrong[drawn_wrong] - sure_right[drawn_right])).mean()
+    places = [flags.flatten().nonzero().squeeze(1) for flags in (wrong, right)]
+    if not all(map(len, places)):
+        return None
+    drawn_wrong, drawn_right = (all_[torch.randint(len(all_), (pairs,), generator=generator)] for all_ in places)
+    return drawn_wrong, drawn_right
+
+
+def ranking(logit: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """How often, and by how much, a wrong pixel is surer of itself than a right one: an upper bound of 1 - AUROC. A scalar.
+
+    pairs: see `error_pairs`. Sureness is log |logit|, so that only its order over the pixels matters, not its scale.
+    """
+    return F.softplus(2 * _surer(logit, pairs)).mean()
+
+
+def harm(logit: Tensor, plain: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """By how much the order of wrong and right pixels is worse than that of the plain logits, and zero where it is better. A scalar.
+
+    The order is smoothed from both sides, 1 - AUROC of a step of finite width: errors that are hopeless do not outvote the rest.
+    """
+    ours, theirs = (torch.sigmoid(4 * _surer(which, pairs)).mean() for which in (logit, plain.detach()))
+    return F.relu(ours - theirs)
+
+
+def _surer(logit: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+    sureness = torch.log(logit.abs() + 0.05).flatten()
+    wrong, right = pairs
+    return sureness[wrong] - sureness[right]
 
 
 def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ All statistics are in normalised units, (image / 255 - MEAN) / STD with the mean
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ruac.attack.batch import AttackedBatch, LabelledBatch, repainted
@@ -71,7 +72,7 @@ def statistics_of(batch: LabelledBatch) -> Tensor:
 
 def restyle(batch: LabelledBatch, old: Tensor, new: Tensor) -> AttackedBatch:
     """The batch with its regions recoloured, [B, R, 6] both; objects that are not there keep the old statistics."""
-    there = torch.nn.functional.pad(batch.present, (1, 0), value=True)[..., None]
+    there = F.pad(batch.present, (1, 0), value=True)[..., None]
     new = torch.where(there, new, old)
     shift, scale = (new - old)[..., :3], (new / old)[..., 3:]
     return repainted(batch, recolour(batch.images, batch.objects, old, new), torch.cat([shift, scale], -1).detach())

@@ -22,7 +22,7 @@ from ruac.attack.batch import AttackedBatch
 from ruac.attack.layers import topmost
 from ruac.features import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, NO_POINT, Prompts
 
-# a field changes by at most 2ε pixels a pixel, so that each round multiplies the error by less than that: 0.3, by default
+# the slopes of a field are at most 2ε: a round multiplies the error by 4ε at worst, by default 0.6, which leaves 0.02 pixels or less
 ROUNDS = 10
 
 
@@ -93,7 +93,10 @@ def move_prompts(prompts: Prompts, fields: Tensor, masks: Tensor, flow: Tensor) 
 
 
 def follow(points: Tensor, layers: Tensor, fields: Tensor, side: int) -> Tensor:
-    """Where the content of points [B, M, 2] goes with the regions layers [B, M]: the q with q + field(q) = point, by iteration."""
+    """Where the content of points [B, M, 2] goes with the regions layers [B, M]: the q with q + field(q) = point, by iteration.
+
+    Where a field folds (4ε > 1) there may be several such q or none, and the result is only somewhere near.
+    """
     volume = fields.transpose(1, 2)  # (B, 2, R, h, w): the region is the third coordinate
     sizes = points.new_tensor([side, side, fields.shape[1]])
     found = points

@@ -18,7 +18,7 @@ from ruac.data.sheet import Tile, contact_sheet
 from ruac.data.writing import write_whole
 
 SHEET, SHEET_IMAGES = "check.png", 24
-Progress = Callable[[Sequence[Path]], Iterable[Path]]
+Progress = Callable[[Sequence[Path], str, int], Iterable[Path]]  # files, what is done with them, how many they are
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def check_set(root: Path, seen: dict[str, Path], progress: Progress) -> Report:
     shown = {images[i] for i in np.linspace(0, len(images) - 1, min(SHEET_IMAGES, len(images))).round().astype(int)}
     tiles: list[Tile] = []
     objects = 0
-    for path in progress(images):
+    for path in progress(images, f"checking {root.name}", len(images)):
         problems += _duplicate(path, seen)
         if path.stem not in masks:
             problems.append(f"{path}: no mask {root / 'masks' / path.stem}.png")

@@ -86,7 +86,7 @@ def check(folder: Path) -> None:
     seen: dict[str, Path] = {}
     problems: list[str] = []
     for root in sets_in(folder):
-        report = check_set(root, seen, lambda images, name=root.name: _track(images, f"checking {name}"))
+        report = check_set(root, seen, _track)
         state = f"{len(report.problems)} problems" if report.problems else "no problem"
         look = f"; look at {report.sheet}" if report.sheet else ""
         print(f"{root.name}: {report.images} images, {report.objects} objects, {state}{look}")
@@ -124,9 +124,7 @@ def convert(domain: str, root: Path, out: Path, max_images: int | None = None, s
     from ruac.data.domains import find_domain
 
     entry = find_domain(domain)
-    outcome = convert_domain(
-        entry, root, out, max_images, seed, lambda items, wanted: _track(items, f"converting {entry.name}", wanted)
-    )
+    outcome = convert_domain(entry, root, out, max_images, seed, _track)
     objects = sum(row.objects for row in outcome.rows)
     left = f", {outcome.empty} without objects left out" if outcome.empty else ""
     print(f"{out}: {len(outcome.rows)} images, {objects} objects{left}. Licence: {entry.licence}. Next: ruac data check {out}")
@@ -136,10 +134,10 @@ def convert(domain: str, root: Path, out: Path, max_images: int | None = None, s
         raise WorkError(f"{root}: no image with an object")
 
 
-def _track(things: Sequence[T], what: str, total: int | None = None) -> Iterable[T]:
+def _track(things: Sequence[T], what: str, total: int) -> Iterable[T]:
     """With a progress bar, where somebody looks."""
     from rich.console import Console
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(things, what, total=total or len(things), console=console, transient=True, disable=not console.is_terminal)
+    return track(things, what, total=total, console=console, transient=True, disable=not console.is_terminal)

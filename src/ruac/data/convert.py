@@ -24,14 +24,14 @@ from ruac.data.folder import read_mask
 from ruac.data.image import FORMATS, read_image
 from ruac.data.labels import Item, to_folder_mask
 from ruac.data.layout import LayoutError
-from ruac.data.writing import write_whole
+from ruac.data.writing import TEMPORARY, write_whole
 
 MANIFEST = "convert.jsonl"
 FORMAT = 1  # of what is written; a folder of another one is not continued
 COPIED = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 ORIENTATION = 0x0112  # EXIF's number for which way up a picture is
 PNG_DEPTH = 24  # byte of a PNG file that says how many bits a channel has
-Progress = Callable[[Sequence[Item], int], Iterable[Item]]
+Progress = Callable[[Sequence[Any], str, int], Iterable[Any]]  # things, what is done with them, how many that will be
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Outcome:
 
 
 def convert_domain(domain: Domain, root: Path, out: Path, max_images: int | None, seed: int, progress: Progress) -> Outcome:
-    """Write images/, masks/, meta.json and convert.jsonl; progress: wraps the pictures to be tried, of which so many are wanted.
+    """Write images/, masks/, meta.json and convert.jsonl; progress: wraps what is gone through.
 
     Raises ValueError when root does not hold the data set as published, or out something else.
     """
@@ -72,7 +72,7 @@ def convert_domain(domain: Domain, root: Path, out: Path, max_images: int | None
     written: list[Row] = []
     failed: list[str] = []
     empty = 0
-    for item in progress(order, wanted):
+    for item in progress(order, f"converting {domain.name}", wanted):
         if len(written) == wanted:
             break
         row = manifest.rows.get(item.name)
@@ -90,7 +90,7 @@ def convert_domain(domain: Domain, root: Path, out: Path, max_images: int | None
     written.sort(key=lambda row: row.name)
     if written:
         write_whole(out / "meta.json", _meta(domain, written, empty, settings))
-    failed += [problem for row in written if (problem := _verify(row, out))]
+    failed += [problem for row in progress(written, "reading it again", len(written)) if (problem := _verify(row, out))]
     return Outcome(tuple(written), empty, tuple(failed))
 
 
@@ -107,6 +107,8 @@ class Manifest:
             self.rows = {row.name: row for row in _read(self.path, settings)}
         elif any(out.iterdir()):
             raise ValueError(f"{out}: not empty, and not made by this command; choose another folder")
+        for leftover in (path for folder in (out, out / "images", out / "masks") for path in folder.glob(TEMPORARY)):
+            leftover.unlink()  # of a run that was killed
         lines = [settings, *map(asdict, self.rows.values())]
         write_whole(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
 

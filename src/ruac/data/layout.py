@@ -54,7 +54,7 @@ def inside(folder: Path, name: Any) -> Path:
     if not isinstance(name, str) or not name:
         raise ValueError(f"{folder}: {str(name)[:80]!r} is no file name")
     path = folder / PurePosixPath(name.replace("\\", "/"))
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
+    if "\0" in name or path.resolve() == folder.resolve() or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{folder}: the file name {name[:80]!r} leads out of the data set; refused")
     return path
 

@@ -47,9 +47,10 @@ class CocoJson:
             objects = _by_key(document, "annotations", "image_id", file)
             for image in _entries(document, "images", file):
                 name = self._name(image)
+                path = inside(folder, name)
                 read = _CocoLabels(file, image, tuple(objects[_number(image.get("id"), file)]))
                 prefix = [folder.name] if len(self.files) > 1 else []
-                yield Item(name_of(*prefix, stem(str(name))), inside(folder, name), read)
+                yield Item(name_of(*prefix, stem(name)), path, read)
 
     def _name(self, image: dict[str, Any]) -> Any:
         if self.names == "file_name":
@@ -76,9 +77,10 @@ class CocoVideoJson:
                 tracks, frames = objects[_number(video.get("id"), file)], _list(video, "file_names", file)
                 for number, name in enumerate(frames):
                     seen = [track | {"segmentation": part} for track in tracks if (part := _frame(track, number, file))]
+                    path = inside(folder, name)
                     if self.first_frame_only and not seen:
                         continue
-                    yield Item(name_of(stem(str(name))), inside(folder, name), _CocoLabels(file, video, tuple(seen)))
+                    yield Item(name_of(stem(name)), path, _CocoLabels(file, video, tuple(seen)))
                     if self.first_frame_only:
                         break
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +118,23 @@ class RunLengthCsv:
 
 @dataclass(frozen=True)
 class Hdf5Maps:
-    """Maps of ids in HDF5 files; files: as in IdMaps; dataset: its name in the file; background: numbers that are no object."""
+    """Maps of ids in HDF5 files, for which h5py must be there; files: as in IdMaps; dataset: its name in the file; background:
+    numbers that are no object."""
 
     files: Pairs
     dataset: str = "dataset"
     background: tuple[int, ...] = (-1,)
 
     def items(self, root: Path) -> Iterator[Item]:
-        for name, image, (file,), _ in _found(root, self.files):
+        found = _found(root, self.files)
+        if find_spec("h5py") is None:
+            raise ValueError(f"{root}: its HDF5 files need h5py to be read; install it: pip install h5py")
+        for name, image, (file,), _ in found:
             yield Item(name, image, _Lazy(self._read, file))
 
     def _read(self, file: Path, size: Size) -> Labels:
-        try:
-            import h5py  # pyright: ignore[reportMissingImports]  an extra of the user's own
-        except ImportError:
-            raise ValueError(f"{file}: needs h5py to be read; install it: pip install h5py") from None
+        import h5py  # pyright: ignore[reportMissingImports]  not one of ours
+
         try:
             with h5py.File(file, "r") as content:
                 source: Any = content[self.dataset]
@@ -251,5 +254,8 @@ def _readable(file: Path) -> Iterator[None]:
 
 
 def _check_size(file: Path, own: tuple[int, ...], size: Size) -> None:
-    if own != size or own[0] * own[1] > MAX_PIXELS:
-        raise ValueError(f"{file}: {' x '.join(map(str, own[::-1]))} pixels, its image has {size[1]} x {size[0]}")
+    told = f"{file}: {' x '.join(map(str, own[::-1]))} pixels"
+    if own != size:
+        raise ValueError(f"{told}, its image has {size[1]} x {size[0]}")
+    if own[0] * own[1] > MAX_PIXELS:
+        raise ValueError(f"{told}, over the limit of {MAX_PIXELS // 10**6} megapixels")

@@ -34,7 +34,7 @@ def from_segmentation(segmentation: Any, size: Size) -> tuple[Rle | None, int]:
 def from_counts(value: dict[str, Any], size: Size) -> Rle:
     """Run lengths as a list of numbers or compressed. Raises ValueError when they are broken or of another size."""
     counts, own = value.get("counts"), value.get("size")
-    if list(own or ()) != list(size):
+    if not isinstance(own, list | tuple) or tuple(own) != size:
         raise ValueError(f"run lengths of size {own}, height and width of the picture are {list(size)}")
     if isinstance(counts, list):
         if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:

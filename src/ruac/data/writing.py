@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+TEMPORARY = ".*.tmp"  # what a file is called until it is whole
+
 
 def write_whole(path: Path, content: bytes) -> None:
     """The file appears with all its content or, after an error or an interruption, not at all."""

@@ -17,8 +17,9 @@ class Stage:
     steps: optimiser steps; image_size: side of the training pictures in pixels; images: pictures a step; objects: prompted objects a
     picture; rate: peak learning rate; encoder_rate: that of the image encoder; train: all weights on the segmentation losses, or
     the head alone on the likelihood, its masks unchanged; warmup: steps of linear warm-up before the cosine to a twentieth;
-    focal: exponent of the focal weights, 0 for the plain cross-entropy; ranking: weight, beside the likelihood, of the order of
-    right and wrong pixels; pictures: composed scenes, or whole photographs, half of them in another style.
+    focal: exponent of the focal weights, 0 for the plain cross-entropy; ranking, harmless: weights, beside the likelihood, of the
+    order of right and wrong pixels, and of that order being no worse than by the plain logits; pictures: composed scenes, or whole
+    photographs, half of them in another style.
     """
 
     steps: int
@@ -30,7 +31,8 @@ class Stage:
     train: Literal["all", "head"] = "all"
     warmup: int = 200
     focal: float = 1.0
-    ranking: float = 0.4
+    ranking: float = 0.1
+    harmless: float = 20.0
     pictures: Literal["scenes", "photographs"] = "scenes"
 
 

@@ -31,9 +31,9 @@ from ruac.data.scenes import MIN_PIXELS, Pool, Scene, SceneConfig, compose, lett
 from ruac.distribution import MaskDistribution
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
-from ruac.heads import ExactHead
+from ruac.heads import ExactHead, PlainHead
 from ruac.loading import read as read_model
-from ruac.losses import best_of_many, likelihood, ranking
+from ruac.losses import best_of_many, error_pairs, harm, likelihood, ranking
 from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel, channels_last, chosen_token
 from ruac.training.annotator import simulate
@@ -226,12 +226,12 @@ def training_step(
         target, weight = truth[part][:, :, None], valid[part][:, :, None]
         if frozen_sam:
             moments = (_upsampled(maps, target) for maps in (distribution.mean, distribution.variance))
-            logit = MaskDistribution(*moments).scaled_mean()
+            logit, plain = MaskDistribution(*moments).scaled_mean(), _upsampled(PlainHead()(decoded).mean, target)
             part_loss = likelihood(logit, target, weight)
             figures[f"nll{name}"] = part_loss.item()
-            order = ranking(logit, target, weight, torch.Generator().manual_seed(int(rng.integers(2**31))))
-            figures[f"rank{name}"] = order.item()
-            part_loss = part_loss + stage.ranking * order
+            order, worse = _error_order(logit, plain, target, weight, torch.Generator().manual_seed(int(rng.integers(2**31))))
+            figures[f"rank{name}"], figures[f"harm{name}"] = order.item(), worse.item()
+            part_loss = part_loss + stage.ranking * order + stage.harmless * worse
         else:
             mean = _upsampled(distribution.mean, target)
             part_loss, iou = best_of_many(mean, decoded.iou, target, weight, stage.focal)
@@ -240,6 +240,20 @@ def training_step(
         loss = loss + 0.5 * part_loss
     accelerator.backward(loss)
     return figures
+
+
+def _error_order(
+    logit: Tensor, plain: Tensor, target: Tensor, valid: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """`ranking` and `harm` within each picture, averaged over those in which some pixels are right and some wrong."""
+    each = []
+    for i in range(len(logit)):
+        here = [maps[i : i + 1] for maps in (logit, plain)]
+        pairs = error_pairs(here[0].detach(), target[i : i + 1], valid[i : i + 1], generator)
+        if pairs is not None:
+            each.append(torch.stack([ranking(here[0], pairs), harm(here[0], here[1], pairs)]))
+    mean = torch.stack(each).mean(0) if each else torch.zeros(2)
+    return mean[0], mean[1]
 
 
 def _upsampled(maps: Tensor, target: Tensor) -> Tensor:
