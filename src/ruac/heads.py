@@ -54,10 +54,10 @@ class ExactHead(Head):
     is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. The residual maps A
     and B of h · (x + Ax) and h + Bm start at zero; A acts on the weights, h · (x + Ax) = (h + Aᵀh) · x, where it costs nothing.
 
-    How sure a pixel is is learnt as `doubt`, the logarithm of the factor √(1 + πv/8) by which the variance v shrinks its logit:
-    from its surroundings, seen in the pixel features, and from being surer than its neighbours, since the decoder's last
-    transposed convolutions leave a checkerboard. The mask token says how much either matters: much more for the ambiguous mask of
-    one click than for one that many clicks have settled. The pixel's concentration is the one that gives this variance.
+    What is learnt is the logarithm of the logit's standard deviation: from the pixel's surroundings, seen in its features, and from
+    its being surer than its neighbours, since the decoder's last transposed convolutions leave a checkerboard. The mask token says
+    how much either matters: much more for the ambiguous mask of one click than for one that many clicks have settled. The pixel's
+    concentration is the one that gives this variance, if any within CONCENTRATION_RANGE does, else the nearest.
     """
 
     PATCH, HIDDEN = 4, 16  # side of the surroundings in grid cells, width of the layers that look at them
@@ -88,8 +88,7 @@ class ExactHead(Head):
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         weights, cv2_weight = self.weights(features)
         mean = _product(weights, features.pixels)
-        energy, fixed = _energies(features.pixels, weights, cv2_weight)
-        return MaskDistribution(mean, self._cv2_pixel(features, mean, energy, fixed) * energy + fixed)
+        return MaskDistribution(mean, self._wanted_variance(features, mean).clamp(*_bounds(features.pixels, weights, cv2_weight)))
 
     def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
         """Mean, signed, and squared variation of the mask weights, both [B, P, K, C]."""
@@ -101,8 +100,11 @@ class ExactHead(Head):
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
         pixels = features.pixels
         weights, cv2_weight = self.weights(features)
-        mean = _product(weights, pixels)
-        cv2_pixel = self._cv2_pixel(features, mean, *_energies(pixels, weights, cv2_weight))
+        low, high = _bounds(pixels, weights, cv2_weight)
+        wanted = self._wanted_variance(features, _product(weights, pixels)).clamp(low, high)
+        # the variance of the logit is linear in the squared variation of the pixel
+        (lowest, highest), tiny = VARIATION_RANGE, torch.finfo(low.dtype).tiny
+        cv2_pixel = lowest + (wanted - low) / (high - low).clamp_min(tiny) * (highest - lowest)
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
         pixel = _draw(
             pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
@@ -115,20 +117,19 @@ class ExactHead(Head):
             logits = logits + sign * torch.einsum("nbpkc,nbpckhw->nbpkhw", weight, pixel * part.unsqueeze(3))
         return logits
 
-    def _cv2_pixel(self, features: DecoderFeatures, mean: Tensor, energy: Tensor, fixed: Tensor) -> Tensor:
-        """Squared variation of the pixels, [B, P, K, H, W]: what raises the variance of the logit to that of its doubt."""
+    def _wanted_variance(self, features: DecoderFeatures, mean: Tensor) -> Tensor:
+        """What the variance of the logits should be, [B, P, K, H, W], whether or not the factors can have it."""
         batch, grid = mean.shape[:2], mean.shape[-2:]
-        around = self.surroundings(features.pixels.flatten(0, 1))
-        around = F.interpolate(around, size=grid, mode="bilinear").unflatten(0, batch)  # (B, P, 1, H, W)
-        size = mean.abs()
-        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, batch)
-        rough = torch.log((size + SMALL_LOGIT) / (near + SMALL_LOGIT))
+        around = self.surroundings(features.pixels.flatten(0, 1)).unflatten(0, batch)  # (B, P, 1, H / 4, W / 4)
         base, *factors = (self.PACE * self.influence(features.tokens))[..., None, None].unbind(3)  # (B, P, K, 1, 1) each
         of_surroundings, of_roughness = (factor.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp() for factor in factors)
-        doubt = F.softplus(base + of_surroundings * around + self.roughness * of_roughness * rough, beta=2)
-        doubt = doubt.clamp_max(LARGEST_EXPONENT)
-        wanted = 8 / math.pi * torch.expm1(2 * doubt)
-        return ((wanted - fixed) / (energy + 1e-6)).clamp(*VARIATION_RANGE)
+        # the logarithm of the variance, MacKay's 8/π its unit; what is smooth is done on the coarse grid
+        coarse = math.log(8 / math.pi) + 2 * (base + of_surroundings * around)
+        coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
+        size = mean.abs() + SMALL_LOGIT
+        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, batch)
+        rough = 2 * self.roughness * of_roughness * torch.log(size / near)
+        return torch.exp((coarse + rough).clamp_max(2 * LARGEST_EXPONENT))
 
 
 class PaperHead(Head):
@@ -189,16 +190,15 @@ def _product(weights: Tensor, pixels: Tensor) -> Tensor:
     return (weights @ pixels.flatten(-2)).unflatten(-1, pixels.shape[-2:])
 
 
-def _energies(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The two sums over channels that the variance of form B is made of, [B, P, K, H, W], >= 0, in squared logits.
+def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest variance of the logits of form B, [B, P, K, H, W], for pixel concentrations within CONCENTRATION_RANGE.
 
-    Σ x²h²(1 + c_w), which the pixel's squared variation multiplies, and Σ x²h²c_w, which is there without it: so written,
-    (1 + c_z)(1 + c_w) - 1 = c_z (1 + c_w) + c_w is no difference of two nearly equal numbers.
+    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers.
     """
     w2 = weights.square()
-    both = _product(torch.cat([w2 * (1 + cv2_weight), w2 * cv2_weight], 2), pixels.square())
-    first, second = both.chunk(2, 2)
-    return first, second
+    terms = [w2 * (cv2_pixel * (1 + cv2_weight) + cv2_weight) for cv2_pixel in VARIATION_RANGE]
+    low, high = _product(torch.cat(terms, 2), pixels.square()).chunk(2, 2)
+    return low, high
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
