@@ -27,9 +27,9 @@ from ruac.attack.sheet import draw_sheet
 from ruac.data.image import read_image
 from ruac.data.scenes import Scene, letterbox
 from ruac.loading import load
-from ruac.output import write_whole
 from ruac.predictor import Predictor
 from ruac.training.loop import resized
+from ruac.writing import write_whole
 
 SIDE = 256
 # package, file in it, a click on the object in pixels of the original

@@ -9,9 +9,10 @@ from pycocotools import mask as coco_mask
 
 from ruac.distribution import MaskDistribution
 from ruac.features import Frame
-from ruac.output import Origin, encode_uncertainty, output_names, save, write_whole
+from ruac.output import Origin, encode_uncertainty, output_names, save
 from ruac.overlay import LONG_SIDE, Marks, draw_overlay
 from ruac.predictor import Prediction, Prompt
+from ruac.writing import write_whole
 
 HEIGHT, WIDTH = 40, 64
 ORIGIN = Origin("photos/a.jpg", "nano", "0" * 64)

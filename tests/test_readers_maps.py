@@ -126,7 +126,7 @@ def test_a_table_of_something_else_is_named(tmp_path: Path) -> None:
 def test_hdf5_without_h5py_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readers_maps, "find_spec", lambda name: None)
     write(tmp_path / "a.hdf5", "")
-    with pytest.raises(ValueError, match=r"its HDF5 files need h5py to be read; install it: pip install h5py"):
+    with pytest.raises(ValueError, match=r"its HDF5 files need h5py to be read; install it: pip install ruac\[data\]"):
         list(Hdf5Maps((("*.hdf5", "images/{0}.jpg"),)).items(tmp_path))
 
 

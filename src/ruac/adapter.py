@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ruac.heads import make_head
 from ruac.model import RuacModel, decoder_sha256
+from ruac.writing import write_whole
 
 FORMAT = "ruac-head-1"
 
 
 def save_head(model: RuacModel, file: Path) -> None:
-    """Write the model's head; what it fits is in the file's metadata. Written under a temporary name and renamed."""
+    """Write the model's head, its folder made if need be; what it fits is in the file's metadata."""
     described = {**_fits(model), "format": FORMAT, "head": model.config.head, "decoder": decoder_sha256(model)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     tensors = {name: value.contiguous() for name, value in model.head.state_dict().items()}
-    save_file(tensors, temporary, metadata=described)
-    temporary.replace(file)
+    write_whole(file, save(tensors, metadata=described))
 
 
 def load_head(model: RuacModel, file: Path) -> None:

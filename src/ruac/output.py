@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from pycocotools import mask as coco_mask
 from ruac.overlay import Marks, draw_overlay
 from ruac.predictor import Prediction, Prompt, suggest_click
 from ruac.regions import band_around
+from ruac.writing import write_whole
 
 SUFFIXES = (".mask.png", ".uncertainty.png", ".overlay.png", ".json")
 UNCERTAINTY_SCALE = 65535  # of a 16-bit pixel: 1 bit
@@ -124,16 +124,6 @@ def box_of(prompt: Prompt) -> tuple[float, float, float, float] | None:
         return None
     x0, y0, x1, y1 = (float(v) for v in np.asarray(prompt.box, dtype=np.float64))
     return x0, y0, x1, y1
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """The file appears with all its content or, after an error or an interruption, not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _caption(summary: dict[str, Any]) -> str:

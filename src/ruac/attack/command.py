@@ -68,7 +68,7 @@ def attack(
 
     from ruac.attack.sheet import draw_sheet
     from ruac.loading import load
-    from ruac.output import write_whole
+    from ruac.writing import write_whole
 
     loaded = load(model, head=head).requires_grad_(False)
     scenes = [_scene(loaded, image, mask) for image, mask in zip(pictures[::2], pictures[1::2], strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 from ruac.data.folder import IGNORE, IMAGE_SUFFIXES, object_ids, read_mask
 from ruac.data.image import read_image
 from ruac.data.sheet import Tile, contact_sheet
-from ruac.data.writing import write_whole
+from ruac.writing import write_whole
 
 SHEET, SHEET_IMAGES = "check.png", 24
 Progress = Callable[[Sequence[Path], str, int], Iterable[Path]]  # files, what is done with them, how many they are

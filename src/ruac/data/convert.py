@@ -24,7 +24,7 @@ from ruac.data.folder import read_mask
 from ruac.data.image import FORMATS, read_image
 from ruac.data.labels import Item, to_folder_mask
 from ruac.data.layout import LayoutError
-from ruac.data.writing import TEMPORARY, write_whole
+from ruac.writing import TEMPORARY, write_whole
 
 MANIFEST = "convert.jsonl"
 FORMAT = 1  # of what is written; a folder of another one is not continued

@@ -128,7 +128,7 @@ class Hdf5Maps:
     def items(self, root: Path) -> Iterator[Item]:
         found = _found(root, self.files)
         if find_spec("h5py") is None:
-            raise ValueError(f"{root}: its HDF5 files need h5py to be read; install it: pip install h5py")
+            raise ValueError(f"{root}: its HDF5 files need h5py to be read; install it: pip install ruac[data]")
         for name, image, (file,), _ in found:
             yield Item(name, image, _Lazy(self._read, file))
 
