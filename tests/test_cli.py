@@ -159,7 +159,7 @@ def test_misspelt_setting_in_a_configuration_file_is_refused(
 @pytest.mark.parametrize(
     ("error", "code", "shown"),
     [
-        (ValueError("clicks: at least one\nand more"), 2, "ruac: clicks: at least one\n"),
+        (ValueError("clicks: at least one\nand more"), 2, "ruac: clicks: at least one and more\n"),
         (FileNotFoundError("no model at x"), 2, "ruac: no model at x\n"),
         (OSError(errno.ENOSPC, "No space left on device", "out/a.png"), 1, "ruac: out/a.png: No space left on device\n"),
         (WorkError("2 of 3 images failed:\na\nb"), 1, "ruac: 2 of 3 images failed:\na\nb\n"),

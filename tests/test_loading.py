@@ -11,12 +11,14 @@ import pytest
 import torch
 from families import TINY, shaken
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ruac
 from ruac import loading
 from ruac.adapter import load_head, save_head
 from ruac.checksums import FILE
+from ruac.cli import main
 from ruac.features import Prompts
 from ruac.heads import PlainHead, make_head
 from ruac.loading import load
@@ -128,6 +130,47 @@ def test_a_head_for_other_weights_of_the_same_family_warns(tmp_path):
         load_head(second, tmp_path / "head.safetensors")
 
 
+def edited_head(file: Path, change: dict[str, torch.Tensor], metadata: dict[str, str | None]) -> None:
+    """The head with other tensors and metadata (None: left out), saved again as whoever tampers would."""
+    with safe_open(file, "pt") as opened:
+        described = {**opened.metadata(), **metadata}
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    save_file({**tensors, **change}, file, metadata={k: v for k, v in described.items() if v is not None})
+
+
+@pytest.mark.parametrize(
+    ("change", "metadata"),
+    [
+        ({"roughness": torch.tensor(2.0)}, {}),
+        ({"roughness": torch.tensor(float("nan"))}, {}),
+        ({"roughness": torch.tensor(1)}, {}),
+        ({"roughness": torch.zeros(3)}, {}),
+        ({}, {"head": None}),
+        ({}, {"head": "eyact"}),
+        ({}, {"head": "plain"}),
+        ({}, {"sha256": None}),
+        ({}, {"family": "sam\n3"}),
+    ],
+)
+def test_a_tampered_head_is_refused_in_one_line(tiny_model, tiny_model_folder, tmp_path, change, metadata):
+    file = tmp_path / "head.safetensors"
+    save_head(tiny_model, file)
+    edited_head(file, change, metadata)
+    with pytest.raises(ValueError, match=r"head\.safetensors: ") as caught:
+        load(tiny_model_folder, head=file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_of_a_head_is_noticed(tiny_model, tiny_model_folder, tmp_path):
+    file = tmp_path / "head.safetensors"
+    save_head(tiny_model, file)
+    data = bytearray(file.read_bytes())
+    data[-100] ^= 128
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match="not those that were saved"):
+        load(tiny_model_folder, head=file)
+
+
 @pytest.mark.parametrize("damage", ["cut", "pickle", "other", "model", "missing"])
 def test_a_file_that_is_no_head_is_refused_in_one_line(tiny_model, tiny_model_folder, tmp_path, damage):
     file = tmp_path / "head.safetensors"
@@ -203,6 +246,7 @@ def test_a_pickle_is_never_loaded(folder, tmp_path):
 
 
 def test_a_model_of_another_kind_is_refused(folder, tmp_path):
+    (folder / FILE).unlink()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "bert"}))
     assert "type 'bert' is no Segment Anything" in refusal(folder)
@@ -212,6 +256,54 @@ def test_a_model_of_another_kind_is_refused(folder, tmp_path):
     save_file({"a": torch.zeros(1)}, tmp_path / "any.safetensors")
     assert "neither beside a config.json nor with the tensor names of the original SAM 2" in refusal(tmp_path / "any.safetensors")
     assert "no model at" in refusal(tmp_path / "nothing")
+
+
+def test_weights_that_are_not_numbers_are_refused(folder):
+    (folder / FILE).unlink()
+    tensors = load_file(folder / "model.safetensors")
+    name = "head.weight_concentration.bias"
+    save_file({**tensors, name: tensors[name] * torch.nan}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert f"1 tensors hold NaN or infinity, such as {name}" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("mask_decoder_config", "hidden_size", "x"),
+        ("mask_decoder_config", "num_attention_heads", 0),
+        ("mask_decoder_config", "num_hidden_layers", None),
+        ("prompt_encoder_config", "patch_size", 0),
+        ("vision_config", "model_type", "bert"),
+        (None, "vision_config", 3),
+    ],
+)
+def test_a_tampered_configuration_is_refused_in_one_line(tmp_path, part, key, value):
+    shaken(TINY["sam2"]()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (config[part] if part else config)[key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    refusal(tmp_path)
+
+
+def test_a_changed_configuration_and_damaged_checksums_are_noticed(folder):
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"exact"', '"plain"'))
+    assert "config.json: changed since it was written" in refusal(folder)
+    (folder / FILE).write_bytes(b"\xff\xfe")
+    refusal(folder)
+
+
+def test_the_list_of_what_is_wrong_with_original_weights_reaches_the_terminal(tmp_path, capsys):
+    tensors = {f"image_encoder.trunk.blocks.{i}.norm1.weight": torch.zeros(96) for i in range(12)}
+    tensors["image_encoder.trunk.patch_embed.proj.weight"] = torch.zeros(96, 3, 7, 7)
+    save_file({**tensors, "surprise.weight": torch.zeros(1)}, tmp_path / "sam2.safetensors")
+    message = refusal(tmp_path / "sam2.safetensors")
+    assert "surprise.weight" in message
+    code = main(["predict", "photo.png", "--point", "1,1", "--model", str(tmp_path / "sam2.safetensors")])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert "surprise.weight" in error
+    assert error.count("\n") == 1
 
 
 def test_a_video_checkpoint_holds_the_image_model(tmp_path):
@@ -269,7 +361,7 @@ def test_original_weights_on_the_hub_need_no_configuration(tmp_path, monkeypatch
 
     monkeypatch.setattr(loading, "hf_hub_download", download)
     monkeypatch.setattr(loading, "_from_official", lambda file: (converted, file))
-    assert loading.read("HongyouZhou/ruac-sam2.1-hiera-bplus") == (converted, tmp_path / "model.safetensors")
+    assert loading._read("HongyouZhou/ruac-sam2.1-hiera-bplus") == (converted, tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

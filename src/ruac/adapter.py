@@ -8,8 +8,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ruac.errors import one_line
 from ruac.heads import make_head
-from ruac.model import RuacModel, decoder_sha256
+from ruac.model import RuacModel, decoder_sha256, head_sha256
 from ruac.writing import write_whole
 
 FORMAT = "ruac-head-1"
@@ -18,6 +19,7 @@ FORMAT = "ruac-head-1"
 def save_head(model: RuacModel, file: Path) -> None:
     """Write the model's head, its folder made if need be; what it fits is in the file's metadata."""
     described = {**_fits(model), "format": FORMAT, "head": model.config.head, "decoder": decoder_sha256(model)}
+    described["sha256"] = head_sha256(model.head)
     file.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in model.head.state_dict().items()}
     write_whole(file, save(tensors, metadata=described))
@@ -36,18 +38,20 @@ def load_head(model: RuacModel, file: Path) -> None:
             described = opened.metadata() or {}
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({error})") from None
+        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({one_line(error)})") from None
     if described.get("format") != FORMAT:
         raise ValueError(f"{file}: not a head ({FORMAT}); a whole model goes where the model's name goes")
     ours, theirs = _fits(model), {name: described.get(name, "?") for name in _fits(model)}
     if ours != theirs:
         wanted, got = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (ours, theirs))
-        raise ValueError(f"{file}: a head for another model: made for {got}; this one is {wanted}")
-    head = make_head(described["head"], model.family.channels, model.family.token_width)
+        raise ValueError(" ".join(f"{file}: a head for another model: made for {got}; this one is {wanted}".split()))
     try:
+        head = make_head(described.get("head", "?"), model.family.channels, model.family.token_width)
         head.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{file}: damaged ({' '.join(str(error).split())})") from None
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{file}: damaged ({one_line(error)})") from None
+    if described.get("sha256") != head_sha256(head):
+        raise ValueError(f"{file}: damaged (its numbers are not those that were saved); get a fresh copy")
     if described.get("decoder") != decoder_sha256(model):
         warnings.warn(
             f"{file} was trained on other decoder weights than this model's: its uncertainty may be wrong", stacklevel=2

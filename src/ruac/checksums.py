@@ -9,8 +9,9 @@ FILE = "SHA256SUMS"
 
 
 def write(folder: Path) -> None:
-    """Checksums of all safetensors files of a folder, in the format of the tool `sha256sum`."""
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in sorted(folder.glob("*.safetensors"))]
+    """Checksums of the weights and the configuration in a folder, in the format of the tool `sha256sum`."""
+    files = [path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name == "config.json"]
+    lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
     (folder / FILE).write_text("".join(lines))
 
 

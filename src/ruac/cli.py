@@ -19,7 +19,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from docstring_parser import Docstring, parse
 from jsonargparse import ArgumentParser
 
-from ruac.errors import WorkError
+from ruac.errors import WorkError, one_line
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
@@ -170,10 +170,10 @@ def _hide_loading_bars() -> None:
 
 
 def _line(error: BaseException) -> str:
-    """The first line of a message; OSError without its number."""
+    """The message on one line; OSError without its number."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return one_line(error)
 
 
 def _complain(message: str, code: int) -> int:

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, Sam2Model
 
 from ruac import checksums
 from ruac.adapter import load_head
+from ruac.errors import one_line
 from ruac.families import FAMILIES, model_class, official
 from ruac.model import RuacConfig, RuacModel, channels_last
 
@@ -54,6 +55,21 @@ def load(
 
 def read(model: str | Path) -> RuacModel:
     """The model as it is stored, on the CPU in full precision and without a word about its head; else as `load`."""
+    try:
+        loaded = _read(model)
+        broken = [name for name, value in loaded.state_dict().items() if not torch.isfinite(value).all()]
+        if broken:
+            raise ValueError(f"{len(broken)} tensors hold NaN or infinity, such as {broken[0]}")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(one_line(error, str(model))) from None
+    except ValueError as error:
+        raise ValueError(one_line(error, str(model))) from None
+    except Exception as error:  # noqa: BLE001  a damaged configuration makes transformers raise whatever it trips over
+        raise ValueError(one_line(error, f"{model}: cannot be loaded, {type(error).__name__}")) from None
+    return loaded
+
+
+def _read(model: str | Path) -> RuacModel:
     path = files("ruac") / "weights" / "nano" if str(model) == "nano" else Path(model)
     path = Path(str(path))
     if path.is_file():
@@ -85,8 +101,7 @@ def _from_hub(name: str) -> RuacModel:
             kind = None
         return _from_official(Path(hf_hub_download(name, WEIGHTS))) if kind is None else _from_transformers(name, kind)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"no model '{name}': no such folder, and the hub has none for us ({reason})") from None
+        raise FileNotFoundError(f"no model '{name}': no such folder, and the hub has none for us ({one_line(error)})") from None
 
 
 def _kind(config: Path) -> str | None:
@@ -111,7 +126,7 @@ def _pretrained(of: type[Model], name: str) -> Model:
     try:
         loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
     except (SafetensorError, RuntimeError, TypeError, KeyError, ImportError, OSError) as error:
-        raise ValueError(f"{name}: cannot be loaded ({_first_line(error)})") from None
+        raise ValueError(f"{name}: cannot be loaded ({one_line(error)})") from None
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report[what])
         if keys:
@@ -128,7 +143,7 @@ def _from_official(file: Path) -> RuacModel:
     try:
         tensors = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({_first_line(error)})") from None
+        raise ValueError(f"{file}: not a safetensors file, or a damaged one ({one_line(error)})") from None
     if not official.is_official(tensors):
         raise ValueError(f"{file}: neither beside a {CONFIG} nor with the tensor names of the original SAM 2 code")
     converted = official.convert(tensors)
@@ -142,13 +157,9 @@ def _from_official(file: Path) -> RuacModel:
     return model
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _check_device(device: str) -> None:
     """Raises ValueError for one that this machine or this torch does not have."""
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {device}: not available here ({_first_line(error)}); use cpu") from None
+        raise ValueError(f"--device {device}: not available here ({one_line(error)}); use cpu") from None

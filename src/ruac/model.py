@@ -135,6 +135,11 @@ def decoder_sha256(model: RuacModel) -> str:
     return _sha256(model.sam.mask_decoder.state_dict(), "")
 
 
+def head_sha256(head: torch.nn.Module) -> str:
+    """Hash of a head's parameters."""
+    return _sha256(head.state_dict(), "")
+
+
 def _sha256(tensors: dict[str, Tensor], start: str) -> str:
     digest = hashlib.sha256(start.encode())
     for name in sorted(tensors):

@@ -63,6 +63,8 @@ def attack(
     """
     if len(pictures) % 2:
         raise ValueError("name a mask after every photograph: ruac attack photo.jpg photo.mask.png")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: a file, not a folder; name another one")
     if steps < 1:
         raise ValueError(f"--steps {steps}: at least 1")
 
