@@ -30,6 +30,7 @@ from ruac.attack.others import add_noise
 from ruac.attack.trial import answer, labelled_batch, misalignment
 from ruac.data.folder import FolderSet, find_sets
 from ruac.data.scenes import letterbox
+from ruac.distribution import MaskDistribution
 from ruac.evaluate.protocol import Protocol, choose_objects, read
 from ruac.evaluate.results import write_text
 from ruac.loading import load
@@ -120,7 +121,7 @@ def each_picture(model: RuacModel, batch: LabelledBatch, loss: Alignment) -> Ten
     return torch.stack(
         [
             misalignment(
-                type(distribution)(distribution.mean[i], distribution.variance[i]),
+                MaskDistribution(distribution.mean[i], distribution.variance[i]),
                 replace(batch, masks=batch.masks[i], ignore=batch.ignore[i], present=batch.present[i]),
                 loss,
             )

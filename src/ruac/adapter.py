@@ -41,7 +41,8 @@ def load_head(model: RuacModel, file: Path) -> None:
         raise ValueError(f"{file}: not a safetensors file, or a damaged one ({one_line(error)})") from None
     if described.get("format") != FORMAT:
         raise ValueError(f"{file}: not a head ({FORMAT}); a whole model goes where the model's name goes")
-    ours, theirs = _fits(model), {name: described.get(name, "?") for name in _fits(model)}
+    ours = _fits(model)
+    theirs = {name: described.get(name, "?") for name in ours}
     if ours != theirs:
         wanted, got = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (ours, theirs))
         raise ValueError(" ".join(f"{file}: a head for another model: made for {got}; this one is {wanted}".split()))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ruac.writing import write_whole
+
 FILE = "SHA256SUMS"
 
 
@@ -12,7 +14,7 @@ def write(folder: Path) -> None:
     """Checksums of the weights and the configuration in a folder, in the format of the tool `sha256sum`."""
     files = [path for path in sorted(folder.iterdir()) if path.suffix == ".safetensors" or path.name == "config.json"]
     lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
-    (folder / FILE).write_text("".join(lines))
+    write_whole(folder / FILE, "".join(lines).encode())
 
 
 def verify(folder: Path) -> None:

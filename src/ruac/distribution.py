@@ -48,6 +48,10 @@ class MaskDistribution:
         """Both moments as they are, on the decoder's grid, padding cut off."""
         return MaskDistribution(_inside(self.mean, frame, side), _inside(self.variance, frame, side))
 
+    def grown(self, size: tuple[int, int]) -> MaskDistribution:
+        """Both moments [B, P, K, H, W] of a square picture, padding and all, at another size."""
+        return MaskDistribution(grown(self.mean, size), grown(self.variance, size))
+
     def probability(self) -> Tensor:
         """Probability of foreground, MacKay's approximation of E[σ(logit)], within 0.017 of it: σ(μ / √(1 + πv/8))."""
         return torch.sigmoid(self.scaled_mean())
@@ -181,6 +185,11 @@ def _entropy_of_shares(foreground: Tensor, background: Tensor) -> Tensor:
     """`bernoulli_entropy` for probabilities p and 1 - p: each given, because 1 - p has no digits left where p rounds to one."""
     tiny = torch.finfo(foreground.dtype).tiny
     return bernoulli_entropy(foreground.clamp_min(tiny).log() - background.clamp_min(tiny).log())
+
+
+def grown(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [B, P, K, H, W] at another size, bilinearly."""
+    return F.interpolate(maps.flatten(0, 1), size=size, mode="bilinear").unflatten(0, maps.shape[:2])
 
 
 def _to_original(maps: Tensor, frame: Frame, side: int) -> Tensor:

@@ -7,6 +7,7 @@ variance is exact and in closed form; `sample` draws the same factors instead, f
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +24,16 @@ LARGEST_EXPONENT = 10.0  # a logit divided by e^10 is nothing, and e^20 still a 
 SMALL_LOGIT = 0.3  # logits of this size are as good as zero when neighbours are compared
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """What every head can do."""
 
+    @abstractmethod
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         """Mean and variance of the logits, [B, P, K, H, W]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
         """Logits [samples, B, P, K, H, W], drawn in one batched operation: memory grows with samples * B * P * C * H * W."""
-        raise NotImplementedError
 
 
 class PlainHead(Head):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ruac.errors import WorkError
+from ruac.writing import require_folder
 
 if TYPE_CHECKING:
     from ruac.output import Origin
@@ -63,8 +64,7 @@ def predict(
         WorkError: When some images could not be read or written; all others are done.
     """
     objects = group([parse_point(text) for text in point or []], [parse_box(text) for text in box or []], separate)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: a file, not a folder; name another one")
+    require_folder(out)
 
     from rich.console import Console
     from rich.progress import track

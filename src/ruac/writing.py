@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Where results go: folders that are folders, files that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 TEMPORARY = ".*.tmp"  # what a file is called until it is whole
+
+
+def require_folder(out: Path) -> None:
+    """Raises ValueError when what --out names is there and no folder."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: a file, not a folder; name another one")
 
 
 def write_whole(path: Path, content: bytes) -> None:

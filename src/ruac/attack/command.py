@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ruac.writing import require_folder, write_whole
+
 if TYPE_CHECKING:
     from ruac.attack.batch import LabelledBatch
     from ruac.attack.sheet import Tried
@@ -63,14 +65,12 @@ def attack(
     """
     if len(pictures) % 2:
         raise ValueError("name a mask after every photograph: ruac attack photo.jpg photo.mask.png")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: a file, not a folder; name another one")
+    require_folder(out)
     if steps < 1:
         raise ValueError(f"--steps {steps}: at least 1")
 
     from ruac.attack.sheet import draw_sheet
     from ruac.loading import load
-    from ruac.writing import write_whole
 
     loaded = load(model, head=head).requires_grad_(False)
     scenes = [_scene(loaded, image, mask) for image, mask in zip(pictures[::2], pictures[1::2], strict=True)]

@@ -14,9 +14,10 @@ from ruac.attack.batch import AttackedBatch, LabelledBatch, repainted
 from ruac.attack.graph import StyleGraph, neighbours
 from ruac.attack.layers import painted, pooled, region_sums, regions, visible
 from ruac.attack.reversal import reverse_gradient
+from ruac.families.inputs import IMAGENET_MEAN as MEAN
+from ruac.families.inputs import IMAGENET_SPREAD as STD
 from ruac.features import ImageFeatures
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MIN_PIXELS = 100  # a smaller region has the statistics of the whole image
 MIN_STD = 0.1
 MEAN_RANGE, STD_RANGE = 0.2, 0.5  # the widest ranges of both factors

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ruac.attack.batch import LabelledBatch
@@ -42,14 +41,10 @@ def answer(model: RuacModel, batch: LabelledBatch) -> MaskDistribution:
     """The mask the model would return for every object, at the resolution of the batch: [B, P, 1, S, S]. Differentiable."""
     decoded = model.decode(model.encode(batch.images, ()), batch.prompts)
     distribution = model(decoded.select(chosen_token(decoded, batch.prompts, model.stability)))
-    return MaskDistribution(*(_grown(maps, batch.masks.shape[-1]) for maps in (distribution.mean, distribution.variance)))
+    return distribution.grown((batch.masks.shape[-2], batch.masks.shape[-1]))
 
 
 def misalignment(distribution: MaskDistribution, batch: LabelledBatch, kind: Literal["paper", "proper"] = "proper") -> Tensor:
     """`losses.alignment` over all pixels of all objects that are there. A scalar."""
     valid = batch.counted[:, None] * batch.present[..., None, None, None]
     return alignment(distribution.scaled_mean(), batch.masks.unsqueeze(2), valid, kind)
-
-
-def _grown(maps: Tensor, side: int) -> Tensor:
-    return F.interpolate(maps.flatten(0, 1), size=(side, side), mode="bilinear").unflatten(0, maps.shape[:2])

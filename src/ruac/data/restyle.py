@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ruac.data.scenes import Image, recolour
+from ruac.data.scenes import GREY, Image, recolour
 
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
 EXTREME_GAMMAS = (0.3, 0.4, 2.5, 3.5)
 
 

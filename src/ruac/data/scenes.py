@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ruac.data.folder import IGNORE, FolderSet, Sample, object_ids, read_mask
 
 Image = NDArray[np.uint8]
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # shares of red, green and blue in what the eye sees as brightness
 Ids = NDArray[np.uint8]
 
 MAX_OBJECTS = 40
@@ -252,7 +253,7 @@ def recolour(image: Image, rng: np.random.Generator) -> Image:
     if rng.random() < 0.5:
         x = x * rng.uniform(0.75, 1.25, 3).astype(np.float32)
     if rng.random() < 0.3:
-        grey = x @ np.array([0.299, 0.587, 0.114], np.float32)
+        grey = x @ GREY
         x = grey[..., None] + (x - grey[..., None]) * rng.choice([0.0, 0.0, 0.5, 1.6])
     if rng.random() < 0.1:
         x = x[..., rng.permutation(3)]

@@ -15,6 +15,7 @@ from typing import Any
 
 from ruac.evaluate.protocol import ImageResult, Protocol
 from ruac.model import RuacModel, weights_sha256
+from ruac.writing import write_whole
 
 MASK_MEASURES = ("iou", "dice", "boundary_f", "j_and_f")
 PIXEL_MEASURES = ("auroc", "aupr", "spearman", "ece", "brier", "aurc", "error_rate")
@@ -103,10 +104,8 @@ class ResultsFile:
 
 
 def write_text(path: Path, text: str) -> None:
-    """All or nothing: never a half-written file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    """`write_whole` for text."""
+    write_whole(path, text.encode())
 
 
 def _read(path: Path, name: str, origin: Origin) -> list[Row]:

@@ -69,5 +69,5 @@ def open_model(sam: Any) -> Family:
 def model_class(kind: str) -> type[transformers.PreTrainedModel]:
     """transformers' class for a checkpoint whose configuration has this model_type. Raises ValueError for another kind."""
     if kind not in FAMILIES:
-        raise ValueError(f"no Segment Anything model of type '{kind}': known are {', '.join(sorted(FAMILIES))}")
+        raise ValueError(f"a model of type '{kind}' is no Segment Anything that we know: {', '.join(sorted(FAMILIES))}")
     return getattr(transformers, FAMILIES[kind][0])

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from ruac.data.folder import IGNORE, FolderSet, find_sets, object_ids
 from ruac.data.restyle import restyle
 from ruac.data.scenes import MIN_PIXELS, Pool, Scene, SceneConfig, compose, letterbox
-from ruac.distribution import MaskDistribution
+from ruac.distribution import grown
 from ruac.evaluate.protocol import Protocol, evaluate_image, read
 from ruac.families.nano import NanoConfig, NanoModel
 from ruac.heads import ExactHead, PlainHead
@@ -224,16 +224,16 @@ def training_step(
             decoded = decoded.select(chosen_token(decoded, prompts, model.stability))
         distribution = model(decoded)
         target, weight = truth[part][:, :, None], valid[part][:, :, None]
+        size = (target.shape[-2], target.shape[-1])
         if frozen_sam:
-            moments = (_upsampled(maps, target) for maps in (distribution.mean, distribution.variance))
-            logit, plain = MaskDistribution(*moments).scaled_mean(), _upsampled(PlainHead()(decoded).mean, target)
+            logit, plain = distribution.grown(size).scaled_mean(), grown(PlainHead()(decoded).mean, size)
             part_loss = likelihood(logit, target, weight)
             figures[f"nll{name}"] = part_loss.item()
             order, worse = _error_order(logit, plain, target, weight, torch.Generator().manual_seed(int(rng.integers(2**31))))
             figures[f"rank{name}"], figures[f"harm{name}"] = order.item(), worse.item()
             part_loss = part_loss + stage.ranking * order + stage.harmless * worse
         else:
-            mean = _upsampled(distribution.mean, target)
+            mean = grown(distribution.mean, size)
             part_loss, iou = best_of_many(mean, decoded.iou, target, weight, stage.focal)
             figures[f"loss{name}"] = part_loss.item()
             figures[f"iou{name}"] = iou.gather(2, chosen_token(decoded, prompts, model.stability)).mean().item()
@@ -254,11 +254,6 @@ def _error_order(
             each.append(torch.stack([ranking(here[0], pairs), harm(here[0], here[1], pairs)]))
     mean = torch.stack(each).mean(0) if each else torch.zeros(2)
     return mean[0], mean[1]
-
-
-def _upsampled(maps: Tensor, target: Tensor) -> Tensor:
-    """Maps [B, P, K, H, W] at the resolution of the target [B, P, 1, h, w]."""
-    return F.interpolate(maps.flatten(0, 1), size=target.shape[-2:], mode="bilinear").unflatten(0, maps.shape[:2])
 
 
 def _start_model(config: TrainConfig) -> RuacModel:
