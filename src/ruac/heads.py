@@ -61,7 +61,7 @@ class ExactHead(Head):
     concentration is the one that gives this variance, if any within CONCENTRATION_RANGE does, else the nearest.
     """
 
-    PATCH, HIDDEN = 4, 16  # side of the surroundings in grid cells, width of the layers that look at them
+    CELL, HIDDEN = 4, 16  # side of a coarse cell in pixels of the grid, width of the layer that looks at the cells
     START = 15.0  # concentration of the weights
     PACE = 0.3  # of what the token says, which has hundreds of inputs where the rest has few
 
@@ -70,14 +70,8 @@ class ExactHead(Head):
         self.pixel_residual = nn.Linear(channels, channels, bias=False)
         self.weight_residual = nn.Linear(token_width, channels, bias=False)
         self.weight_concentration = nn.Linear(token_width, channels)
-        last = nn.Conv2d(self.HIDDEN, 1, 1)
-        self.surroundings = nn.Sequential(
-            nn.Conv2d(channels, self.HIDDEN, self.PATCH, stride=self.PATCH),
-            nn.GELU(),
-            nn.Conv2d(self.HIDDEN, self.HIDDEN, 3, padding=1),
-            nn.GELU(),
-            last,
-        )
+        last = nn.Linear(self.HIDDEN, 1)
+        self.surroundings = nn.Sequential(nn.Linear(channels, self.HIDDEN), nn.GELU(), last)
         self.roughness = nn.Parameter(torch.tensor(0.5))
         self.influence = nn.Linear(token_width, 3)  # of nothing, of the surroundings, of the roughness
         for layer in (self.pixel_residual, self.weight_residual, self.weight_concentration, self.influence, last):
@@ -99,13 +93,12 @@ class ExactHead(Head):
         return weights, squared_variation(concentration)
 
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        pixels = features.pixels
+        pixels, variance = features.pixels, self(features).variance
         weights, cv2_weight = self.weights(features)
-        low, high = _bounds(pixels, weights, cv2_weight)
-        wanted = self._wanted_variance(features, _product(weights, pixels)).clamp(low, high)
         # the variance of the logit is linear in the squared variation of the pixel
-        (lowest, highest), tiny = VARIATION_RANGE, torch.finfo(low.dtype).tiny
-        cv2_pixel = lowest + (wanted - low) / (high - low).clamp_min(tiny) * (highest - lowest)
+        w2, x2 = weights.square(), pixels.square()
+        of_weights, of_both = _product(w2 * cv2_weight, x2), _product(w2 * (1 + cv2_weight), x2)
+        cv2_pixel = ((variance - of_weights) / of_both.clamp_min(torch.finfo(x2.dtype).tiny)).clamp(*VARIATION_RANGE)
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
         pixel = _draw(
             pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
@@ -121,16 +114,19 @@ class ExactHead(Head):
     def _wanted_variance(self, features: DecoderFeatures, mean: Tensor) -> Tensor:
         """What the variance of the logits should be, [B, P, K, H, W], whether or not the factors can have it."""
         batch, grid = mean.shape[:2], mean.shape[-2:]
-        around = self.surroundings(features.pixels.flatten(0, 1)).unflatten(0, batch)  # (B, P, 1, H / 4, W / 4)
+        middle = slice(
+            self.CELL // 2 - 1, None, self.CELL
+        )  # one pixel stands for its cell: reading all costs more than all the rest
+        around = self.surroundings(features.pixels[..., middle, middle].movedim(2, -1)).movedim(-1, 2)  # (B, P, 1, H / 4, W / 4)
         base, *factors = (self.PACE * self.influence(features.tokens))[..., None, None].unbind(3)  # (B, P, K, 1, 1) each
         of_surroundings, of_roughness = (factor.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp() for factor in factors)
-        # the logarithm of the variance, MacKay's 8/π its unit; what is smooth is done on the coarse grid
-        coarse = math.log(8 / math.pi) + 2 * (base + of_surroundings * around)
-        coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
+        of_roughness = 2 * self.roughness * of_roughness
         size = mean.abs() + SMALL_LOGIT
-        near = F.avg_pool2d(size.flatten(0, 1), 3, 1, 1, count_include_pad=False).unflatten(0, batch)
-        rough = 2 * self.roughness * of_roughness * torch.log(size / near)
-        return torch.exp((coarse + rough).clamp_max(2 * LARGEST_EXPONENT))
+        near = F.avg_pool2d(size.flatten(0, 1), self.CELL).unflatten(0, batch)  # (B, P, K, H / 4, W / 4)
+        # the logarithm of the variance, MacKay's 8/π its unit; what is smooth is done on the coarse grid
+        coarse = math.log(8 / math.pi) + 2 * (base + of_surroundings * around) - of_roughness * near.log()
+        coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
+        return torch.exp((coarse + of_roughness * size.log()).clamp_max(2 * LARGEST_EXPONENT))
 
 
 class PaperHead(Head):
@@ -194,12 +190,14 @@ def _product(weights: Tensor, pixels: Tensor) -> Tensor:
 def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Least and largest variance of the logits of form B, [B, P, K, H, W], for pixel concentrations within CONCENTRATION_RANGE.
 
-    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers.
+    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers. The
+    most, or least, variable channel's c_w stands for all channels': that is on the safe side, and one pass over the pixels less.
     """
-    w2 = weights.square()
-    terms = [w2 * (cv2_pixel * (1 + cv2_weight) + cv2_weight) for cv2_pixel in VARIATION_RANGE]
-    low, high = _product(torch.cat(terms, 2), pixels.square()).chunk(2, 2)
-    return low, high
+    # a mask at a time: the product with all weights at once would be K times as large as the pixels
+    sizes = [torch.linalg.vector_norm(pixels * w[..., None, None], dim=2) for w in weights.unbind(2)]
+    x2h2 = torch.stack(sizes, 2).square()
+    lowest, highest = (cv2_pixel * (1 + cv2_weight) + cv2_weight for cv2_pixel in VARIATION_RANGE)
+    return x2h2 * lowest.amax(-1)[..., None, None], x2h2 * highest.amin(-1)[..., None, None]
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
