@@ -3,9 +3,10 @@
     python benchmarks/attack_strength.py [--quick] [--out FILE.md]
 
 Each attacker learns for 50 steps against the frozen embedded model at 256 px on training pictures, to make one of the two alignment
-losses large; then held-out pictures are attacked. For every picture, noise has the same root mean square change of its pixels as the
-attack. Three seeds; bootstrap intervals over pictures. Exits 1 unless every attack raises its loss more than noise does, the
-interval of the difference above zero (--quick: two steps on few pictures, only to see that it runs).
+losses large, whose slope at the clean picture it is shown as in training; then held-out pictures are attacked. For every picture,
+noise has the same root mean square change of its pixels as the attack. Three seeds; bootstrap intervals over pictures. Exits 1 unless
+every attack raises the proper loss more than noise does, the interval of the difference above zero (--quick: two steps on few
+pictures, only to see that it runs). The paper's loss is measured as well.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 
 from ruac.attack import AttackSettings, LabelledBatch, make_attack
 from ruac.attack.others import add_noise
-from ruac.attack.trial import answer, labelled_batch, misalignment
+from ruac.attack.trial import answer, labelled_batch, misalignment, with_slope
 from ruac.data.folder import FolderSet, find_sets
 from ruac.data.scenes import letterbox
 from ruac.distribution import MaskDistribution
@@ -38,7 +39,7 @@ from ruac.machine import describe_machine
 from ruac.model import RuacModel
 from ruac.training.loop import resized
 
-SIDE, OBJECTS, BATCH, RATE = 256, 3, 8, 1e-2
+SIDE, OBJECTS, BATCH, RATE = 256, 3, 8, 1e-3
 KINDS = ("style", "deformation", "cooperative")
 Alignment = Literal["paper", "proper"]
 
@@ -51,9 +52,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write the table as Markdown")
     options = parser.parse_args()
     torch.set_flush_denormal(True)
-    steps, seeds, per_set = (2, 1, 1) if options.quick else (50, 3, 16)
+    steps, seeds, per_set = (2, 1, 1) if options.quick else (50, 3, 64)
     sets = find_sets([options.data])
-    learn, judge = (batches(sets, held_out, 2 * per_set if not held_out else per_set) for held_out in (False, True))
+    learn, judge = (batches(sets, held_out, per_set) for held_out in (False, True))
     model = resized(load("nano"), SIDE).eval().requires_grad_(False)
     runs = [(kind, loss, seed) for kind in KINDS for loss in ("proper", "paper") for seed in range(seeds)]
     found: dict[tuple[str, str], list[np.ndarray]] = {}
@@ -66,7 +67,7 @@ def main() -> int:
     table = [summary(kind, loss, np.stack(each)) for (kind, loss), each in found.items()]
     if options.out:
         write_text(options.out, markdown(table, steps, seeds))
-    reached = options.quick or all(row["beyond_noise"][1] > 0 for row in table)
+    reached = options.quick or all(row["beyond_noise"][1] > 0 for row in table if row["loss"] == "proper")
     figures = {"table": table, "steps": steps, "seeds": seeds, "quick": options.quick, "ok": reached}
     print(json.dumps({**figures, "machine": describe_machine()}))
     return 0 if reached else 1
@@ -98,16 +99,20 @@ def train(model: RuacModel, attack: nn.Module, data: Sequence[LabelledBatch], lo
         batch = data[int(rng.integers(len(data)))]
         with torch.no_grad():
             features = model.encode(batch.images, ())
-        attacked = attack(batch, features)
+        attacked = attack(shown(model, batch, loss), features)
         optimizer.zero_grad()
         misalignment(answer(model, attacked), attacked, loss).backward()
         optimizer.step()
 
 
+def shown(model: RuacModel, batch: LabelledBatch, loss: Alignment) -> LabelledBatch:
+    return with_slope(batch, lambda changed: misalignment(answer(model, changed), changed, loss))
+
+
 @torch.no_grad()
 def judged(model: RuacModel, attack: nn.Module, batch: LabelledBatch, loss: Alignment, seed: int) -> np.ndarray:
     """A row a picture: the loss on it clean, with noise, attacked; the root mean square change; its share of folded pixels."""
-    attacked = attack.eval()(batch, model.encode(batch.images, ()))
+    attacked = attack.eval()(shown(model, batch, loss), model.encode(batch.images, ()))
     change = (attacked.images - batch.images) * batch.counted
     rms = (change.square().sum((1, 2, 3)) / (3 * batch.counted.sum((1, 2, 3)))).sqrt()
     noisy = add_noise(batch, rms, torch.Generator().manual_seed(seed))

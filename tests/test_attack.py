@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ruac.attack import ATTACKS, AttackedBatch, AttackSettings, LabelledBatch, make_attack
+from ruac.attack.batch import Slope
 from ruac.attack.style import MIN_STD, statistics_of
 from ruac.data.folder import FolderSet, object_ids
 from ruac.data.scenes import Pool, letterbox
@@ -42,6 +43,13 @@ def make_batch(images: int, objects: int, side: int, seed: int, stride: int = 16
     features = torch.randn(images, CHANNELS, cells, cells, generator=g)
     batch = LabelledBatch(pictures, masks, ignore, Prompts(points, labels), present)
     return batch, ImageFeatures((features,), (), torch.zeros(1, CHANNELS, cells, cells))
+
+
+def sloped(batch: LabelledBatch, seed: int = 0) -> LabelledBatch:
+    """With some direction in which the loss rises."""
+    g = torch.Generator().manual_seed(seed)
+    slopes = [torch.randn(values.shape, generator=g) for values in (batch.images, batch.masks)]
+    return replace(batch, slope=Slope(*slopes))
 
 
 def settings_for(seed: int = 0, **changes: float) -> AttackSettings:
@@ -90,6 +98,7 @@ def assert_same(found: AttackedBatch, expected: AttackedBatch) -> None:
 )
 def test_no_attack_exceeds_its_budget(name, seed, images, objects, side, epsilon):
     batch, features = make_batch(images, objects, side, seed)
+    batch = sloped(batch, seed) if seed % 2 else batch
     attack = awake(name, seed, style_epsilon=epsilon, deformation_epsilon=epsilon, rms=10 * epsilon, pgd_budget=20 * epsilon)
     with torch.no_grad():
         there = attack(batch, features)
@@ -172,7 +181,8 @@ def test_gradients_reach_every_parameter_of_an_attacker_and_nothing_else(name):
     torch.manual_seed(0)
     attack = make_attack(name, settings_for())
     assert isinstance(attack, nn.Module)
-    there = attack(batch, features)
+    there = attack(sloped(batch), features)
+    assert there.slope is None  # it was that of the clean pictures
     weight = torch.randn(there.images.shape, generator=torch.Generator().manual_seed(0))
     (there.images * weight).mean().backward()
     for label, parameter in attack.named_parameters():
@@ -181,6 +191,30 @@ def test_gradients_reach_every_parameter_of_an_attacker_and_nothing_else(name):
         assert parameter.grad.abs().sum() > 0, label
     assert level.grad is None
     assert not any(value.requires_grad for value in there.magnitudes.values())
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_attacker_that_follows_the_slope_goes_uphill(name):
+    batch, features = make_batch(2, 2, 64, seed=13)
+    batch.masks[:, 0, 10:50, 10:50] = 1
+    smooth = torch.nn.functional.avg_pool2d(batch.images, 9, 1, 4)
+    g = torch.Generator().manual_seed(0)
+    uphill = torch.nn.functional.interpolate(torch.randn(2, 3, 4, 4, generator=g), size=64, mode="bilinear")
+    batch = replace(batch, images=smooth, ignore=torch.zeros_like(batch.ignore))
+    batch = replace(batch, slope=Slope(uphill, torch.zeros_like(batch.masks)))
+    torch.manual_seed(0)
+    attack = make_attack(name, settings_for(deformation_epsilon=0.05))
+    assert isinstance(attack, nn.Module)
+    rises = []
+    for pace in (0.0, 0.02, -0.02):
+        with torch.no_grad():
+            for label, parameter in attack.eval().named_parameters():
+                if label.endswith("follow"):
+                    parameter.fill_(pace)
+            rises.append(((attack(batch, features).images - smooth) * uphill).sum((1, 2, 3)))
+    still, up, down = rises
+    assert (up > still).all()
+    assert (down < still).all()
 
 
 @pytest.mark.parametrize("name", [*LEARNED, "patch"])
@@ -268,7 +302,7 @@ def test_attacks_work_on_a_model_and_leave_its_features_alone(tiny_model: RuacMo
     clean = replace(clean, levels=(*clean.levels[:-1], level))
     torch.manual_seed(0)
     attack = make_attack("cooperative", AttackSettings(level.shape[1], torch.Generator()))
-    there = attack(batch, clean)
+    there = attack(sloped(batch), clean)
     decoded = tiny_model.decode(tiny_model.encode(there.images, ()), there.prompts)
     logits = nn.functional.interpolate(tiny_model(decoded).mean[:, :, 0], size=64, mode="bilinear")[:, :, None]
     likelihood(logits, there.masks[:, :, None], there.counted[:, None]).backward()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Protocol
 
 import torch
@@ -13,12 +13,23 @@ from ruac.features import ImageFeatures, Prompts
 
 
 @dataclass(frozen=True)
+class Slope:
+    """Where up is: the gradient, at the clean batch, of what the attack is to make large. images: [B, 3, S, S]; masks: [B, P, S, S].
+
+    The backward pass of a training step's clean branch gives it for next to nothing. Only its direction matters, picture by picture.
+    """
+
+    images: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
 class LabelledBatch:
     """Pictures, the objects in them, and what was said about the objects.
 
     images: [B, 3, S, S] float in 0..255; masks: [B, P, S, S], the share of each pixel that is the object, mostly 0 or 1;
     ignore: [B, 1, S, S], 1 where pixels must not count (padding, unlabelled); prompts: in coordinates of the network input;
-    present: [B, P] bool, False for objects that only fill the batch up.
+    present: [B, P] bool, False for objects that only fill the batch up; slope: None where it is not known.
     """
 
     images: Tensor
@@ -26,6 +37,7 @@ class LabelledBatch:
     ignore: Tensor
     prompts: Prompts
     present: Tensor
+    slope: Slope | None = field(default=None, kw_only=True)
 
     @property
     def objects(self) -> Tensor:
@@ -70,7 +82,7 @@ def untouched(batch: LabelledBatch) -> AttackedBatch:
     """The batch as it is, whatever was done to it before."""
     zero = batch.images.new_zeros(len(batch.images))
     names = ("rms", "peak", "mean_displacement", "max_displacement", "folded")
-    same = {field.name: getattr(batch, field.name) for field in fields(LabelledBatch)}
+    same = {part.name: getattr(batch, part.name) for part in fields(LabelledBatch) if part.name != "slope"}
     return AttackedBatch(**same, styles=None, flow=None, magnitudes=dict.fromkeys(names, zero))
 
 

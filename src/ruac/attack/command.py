@@ -29,7 +29,7 @@ Kind = Literal[
     "pgd",
 ]
 OBJECTS = 5  # of a picture, the largest
-LEARNING_RATE = 1e-2
+LEARNING_RATE = 3e-3
 
 
 def attack(
@@ -92,7 +92,7 @@ def try_attack(
 
     from ruac.attack import AttackSettings, make_attack
     from ruac.attack.sheet import Tried
-    from ruac.attack.trial import answer, labelled_batch, misalignment
+    from ruac.attack.trial import answer, labelled_batch, misalignment, with_slope
     from ruac.data.folder import object_ids
 
     torch.manual_seed(seed)
@@ -108,6 +108,7 @@ def try_attack(
     generator = torch.Generator().manual_seed(seed)
     made = make_attack(kind, AttackSettings(channels, generator, pgd_steps=steps, objective=objective))
     if isinstance(made, nn.Module):
+        batch = with_slope(batch, objective)
         optimizer = torch.optim.Adam(made.parameters(), lr=LEARNING_RATE)
         for _ in track(range(steps), f"learning {kind}", transient=True):
             optimizer.zero_grad()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruac.attack.batch import LabelledBatch
-from ruac.attack.layers import pooled
+from ruac.attack.batch import LabelledBatch, untouched
+from ruac.attack.layers import PACE, pooled, uphill
 from ruac.attack.reversal import reverse_gradient
+from ruac.attack.warp import deform
 from ruac.features import ImageFeatures
 
 
@@ -23,8 +25,23 @@ def object_fields(offsets: Tensor, masks: Tensor, epsilon: float) -> Tensor:
     return ((flat - mean[..., None, None]) * (2 * epsilon * stride)).reshape(offsets.shape)
 
 
+@torch.enable_grad()
+def field_slope(batch: LabelledBatch, shape: torch.Size, epsilon: float) -> Tensor:
+    """How fast the loss rises with the offsets [B, P, 2, h, w] of that shape, where nothing has moved yet: pictures and masks move
+    together."""
+    assert batch.slope is not None
+    still = batch.images.new_zeros(shape, requires_grad=True)
+    moved = deform(untouched(batch), object_fields(still, batch.objects, epsilon))
+    rise = (batch.slope.images * moved.images).sum() + (batch.slope.masks * moved.masks).sum()
+    (slope,) = torch.autograd.grad(rise, still)
+    return slope
+
+
 class DeformationAttacker(nn.Module):
-    """Proposes a field for every object from its mask and the features of the image."""
+    """Proposes a field for every object from its mask and the features of the image.
+
+    Where the slope of the loss is known, it learns how far to follow it.
+    """
 
     def __init__(self, channels: int, epsilon: float = 0.15):
         """channels: D of the coarsest features; epsilon: size of an offset in cells of their grid."""
@@ -38,6 +55,7 @@ class DeformationAttacker(nn.Module):
             nn.GELU(),
             nn.Conv2d(channels // 4, channels, 1, bias=False),
         )
+        self.follow = nn.Parameter(torch.zeros(()))
         last = nn.Conv2d(64, 2, 1, bias=False)
         nn.init.normal_(last.weight, std=0.01)
         self.offsets = nn.Sequential(
@@ -55,6 +73,7 @@ class DeformationAttacker(nn.Module):
         height, width = level.shape[-2:]
         fine = F.adaptive_avg_pool2d(masks, (4 * height, 4 * width)).flatten(0, 1)[:, None]
         objects = self.embed_mask(fine).reshape(*masks.shape[:2], *level.shape[1:])  # (B, P, D, h, w)
-        offsets = self.offsets((level[:, None] + objects).flatten(0, 1)).float().sigmoid() - 0.5
-        offsets = offsets.reshape(*masks.shape[:2], 2, height, width)
-        return reverse_gradient(object_fields(offsets, masks, self.epsilon))
+        raw = self.offsets((level[:, None] + objects).flatten(0, 1)).float().unflatten(0, masks.shape[:2])
+        if batch.slope is not None:
+            raw = raw + PACE * self.follow * uphill(field_slope(batch, raw.shape, self.epsilon), (2, 3, 4))
+        return reverse_gradient(object_fields(raw.sigmoid() - 0.5, masks, self.epsilon))

@@ -6,6 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+PACE = 40.0  # of how far to follow the slope of the loss: a few numbers that every picture teaches
+
+
+def uphill(slope: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The slope without its size, in (-1, 1): half where it is as steep as on average over these dimensions."""
+    size = slope.abs()
+    return slope / (size + size.mean(dims, keepdim=True)).clamp_min(torch.finfo(slope.dtype).tiny)
+
 
 def regions(masks: Tensor) -> Tensor:
     """Masks [B, P, S, S] and before them the background, what no object covers: [B, R, S, S]. Regions may overlap."""

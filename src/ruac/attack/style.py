@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ruac.attack.batch import AttackedBatch, LabelledBatch, repainted
+from ruac.attack.batch import AttackedBatch, LabelledBatch, Slope, repainted
 from ruac.attack.graph import StyleGraph, neighbours
-from ruac.attack.layers import painted, pooled, region_sums, regions, visible
+from ruac.attack.layers import PACE, painted, pooled, region_sums, regions, uphill, visible
 from ruac.attack.reversal import reverse_gradient
 from ruac.families.inputs import IMAGENET_MEAN as MEAN
 from ruac.families.inputs import IMAGENET_SPREAD as STD
@@ -79,8 +79,21 @@ def restyle(batch: LabelledBatch, old: Tensor, new: Tensor) -> AttackedBatch:
     return repainted(batch, recolour(batch.images, batch.objects, old, new), torch.cat([shift, scale], -1).detach())
 
 
+def style_slope(images: Tensor, masks: Tensor, old: Tensor, slope: Slope) -> Tensor:
+    """How fast the loss rises with the statistics of every region, [B, R, 6], at the old ones. Arguments as in `recolour`."""
+    mean, std = old.chunk(2, -1)
+    centre, unit = _units(images)
+    # a pixel is centre + unit * (mean + std * z) with its own z
+    of_mean, of_value = region_sums(torch.cat([slope.images, slope.images * images], 1), visible(masks)).chunk(2, -1)
+    of_std = (of_value - (centre + unit * mean) * of_mean) / std
+    return torch.cat([unit * of_mean, of_std], -1)
+
+
 class StyleAttacker(nn.Module):
-    """Proposes statistics for every region from those it has and the features under it; neighbours agree through a graph."""
+    """Proposes statistics for every region from those it has and the features under it; neighbours agree through a graph.
+
+    Where the slope of the loss is known, it learns how far to follow it.
+    """
 
     HIDDEN = 128
 
@@ -92,6 +105,7 @@ class StyleAttacker(nn.Module):
         nn.init.normal_(last.weight, std=0.01)
         nn.init.zeros_(last.bias)
         self.propose = nn.Sequential(nn.Linear(6 + channels, self.HIDDEN), nn.LayerNorm(self.HIDDEN), nn.ReLU(), last)
+        self.follow = nn.Parameter(torch.zeros(6))
         self.graph = StyleGraph(channels)
 
     def forward(self, batch: LabelledBatch, features: ImageFeatures, old: Tensor) -> Tensor:
@@ -99,6 +113,8 @@ class StyleAttacker(nn.Module):
         masks = batch.objects
         looks = pooled(features.levels[-1].detach().float(), regions(masks))  # (B, R, D)
         styles = self.propose(torch.cat([old, looks], -1))
+        if batch.slope is not None:
+            styles = styles + PACE * self.follow * uphill(style_slope(batch.images, masks, old, batch.slope), (1, 2))
         # reversed while still unbounded: behind the graph, which cannot push them out of the budget there
         styles = reverse_gradient(self.graph(styles, looks, neighbours(masks, looks, batch.present)).float())
         mean, std = styles.chunk(2, -1)

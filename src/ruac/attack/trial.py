@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ruac.attack.batch import LabelledBatch
+from ruac.attack.batch import LabelledBatch, Objective, Slope
 from ruac.data.folder import IGNORE
 from ruac.data.prompts import first_click
 from ruac.data.scenes import Scene
@@ -48,3 +49,12 @@ def misalignment(distribution: MaskDistribution, batch: LabelledBatch, kind: Lit
     """`losses.alignment` over all pixels of all objects that are there. A scalar."""
     valid = batch.counted[:, None] * batch.present[..., None, None, None]
     return alignment(distribution.scaled_mean(), batch.masks.unsqueeze(2), valid, kind)
+
+
+def with_slope(batch: LabelledBatch, objective: Objective) -> LabelledBatch:
+    """The batch with the slope of an objective, for attacks that follow it. No gradient goes anywhere else."""
+    images, masks = batch.images.detach().requires_grad_(), batch.masks.detach().requires_grad_()
+    with torch.enable_grad():
+        value = objective(replace(batch, images=images, masks=masks)).sum()
+        of_images, of_masks = torch.autograd.grad(value, [images, masks])
+    return replace(batch, slope=Slope(of_images, of_masks))

@@ -261,8 +261,8 @@ def recolour(image: Image, rng: np.random.Generator) -> Image:
         x = 255 - x
     if rng.random() < 0.15:
         x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.5))
-    if rng.random() < 0.2:
-        x = x + rng.normal(0, rng.uniform(2, 15), x.shape).astype(np.float32)
+    if rng.random() < 0.25:
+        x = x + rng.normal(0, rng.uniform(2, 30), x.shape).astype(np.float32)
     result = np.clip(x, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         result = cv2.LUT(result, _gamma_table(rng.uniform(0.6, 1.6)))
