@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from ruac.data.folder import find_sets
-from ruac.evaluate.command import evaluate_sets
 from ruac.evaluate.protocol import Protocol
+from ruac.evaluate.run import evaluate_sets
 from ruac.evaluate.summary import Summary
 from ruac.loading import load
 from ruac.machine import describe_machine
@@ -62,7 +62,7 @@ def judge(summary: Summary) -> dict[str, object]:
         if part.measures[f"iou@{b}"].mean < part.measures[f"iou@{a}"].mean
     ]
     everything = summary.groups[0]
-    better = {clicks: everything.head_better[f"image@{clicks}"] for clicks in counts}
+    better = {clicks: everything.better[f"head.auroc.image@{clicks}"] for clicks in counts}
     return {
         "sets": len(sets),
         "images": sum(part.images for part in sets),

@@ -10,8 +10,8 @@ import torch
 
 from ruac.card import LogRow, card, hours, read_log
 from ruac.data.folder import find_sets
-from ruac.evaluate.command import evaluate_sets
 from ruac.evaluate.protocol import Protocol
+from ruac.evaluate.run import evaluate_sets
 from ruac.families.nano import NanoConfig
 from ruac.loading import load
 from ruac.model import RuacConfig, RuacModel

@@ -1,42 +1,26 @@
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from squares import write_set
 
-import ruac.evaluate.command as command
-from ruac.data.folder import find_sets
+import ruac.evaluate.calibration as calibration_module
+import ruac.evaluate.run as run_module
+from ruac.data.folder import FolderSet, find_sets
 from ruac.errors import WorkError
-from ruac.evaluate.command import evaluate, evaluate_sets, parse_clicks
+from ruac.evaluate.command import evaluate, parse_clicks, parse_methods
+from ruac.evaluate.pool import Pool
 from ruac.evaluate.protocol import ImageResult, Protocol
 from ruac.evaluate.results import Origin, ResultsFile, Row
-from ruac.evaluate.summary import SetResults, bootstrap_means, summarise
-from ruac.evaluate.table import markdown, overview
+from ruac.evaluate.run import evaluate_sets
 from ruac.families.nano import NanoConfig
 from ruac.loading import load
 from ruac.model import RuacConfig, RuacModel, weights_sha256
 
 ORIGIN = Origin(weights="0" * 64, ruac="0.1.0", clicks=(1, 3), max_objects=10, seed=0, prompt="point")
-KEYS = [f"{readout}.auroc.{region}@{n}" for readout in ("head", "plain") for region in ("image", "band") for n in (1, 3)]
-
-
-def write_set(root: Path, images: int = 3) -> Path:
-    """Pictures of two squares each, one of them with an ignored stripe."""
-    rng = np.random.default_rng(0)
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    for i in range(images):
-        ids = np.zeros((40, 56), np.uint8)
-        ids[4 + i : 20, 5:25], ids[22:36, 30:50] = 1, 9
-        ids[:, 52:] = 255
-        picture = rng.integers(0, 120, (40, 56, 3)) + 130 * (ids > 0)[..., None]
-        Image.fromarray(picture.astype(np.uint8)).save(root / "images" / f"{i}.png")
-        Image.fromarray(ids).save(root / "masks" / f"{i}.png")
-    return root
 
 
 @pytest.fixture
@@ -48,45 +32,58 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines(keepends=True)
 
 
-def row(name: str, iou: float = 0.5, head: float | None = 0.9, plain: float | None = 0.8) -> Row:
-    masks = {f"{measure}@{n}": (iou, iou) for measure in ("iou", "j_and_f") for n in (1, 3)}
-    return Row(name, (1, 2), masks, {key: head if key.startswith("head") else plain for key in KEYS})
+def row(name: str, iou: float = 0.5, auroc: float | None = 0.9) -> Row:
+    return Row(name, (1, 2), {"iou@1": (iou, None)}, {"head.auroc.image@1": auroc}, (((3, 4, 1),), ((5, 6.5, 0),)))
+
+
+def pool(name: str) -> Pool:
+    return Pool(frozenset({name}), {"pixels.head.image@1.counts": np.ones((2, 3), np.int64)})
 
 
 def test_command_writes_rows_and_summaries(data: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     evaluate([data], model=str(tiny_model_folder), clicks="1,2", out=out)
-    assert sorted(path.name for path in out.iterdir()) == ["squares.jsonl", "summary.json", "summary.md"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["squares.jsonl", "squares.pool.safetensors", "summary.json", "summary.md"]
     header, *rows = (json.loads(line) for line in lines(out / "squares.jsonl"))
     assert header["origin"]["clicks"] == [1, 2]
     assert [entry["id"] for entry in rows] == ["0", "1", "2"]
     for entry in rows:
         assert entry["objects"] == [1, 9]
-        assert sorted(entry["masks"]) == sorted(f"{m}@{n}" for m in ("iou", "dice", "boundary_f", "j_and_f") for n in (1, 2))
+        measures = ("iou", "dice", "boundary_f", "j_and_f", "predicted_iou", "head.expected_iou", "plain.expected_iou")
+        assert sorted(entry["masks"]) == sorted(f"{measure}@{n}" for measure in measures for n in (1, 2))
         assert all(len(values) == 2 for values in entry["masks"].values())
-        assert len(entry["pixels"]) == 2 * 2 * 2 * 7
+        # methods, regions, numbers of clicks, measures
+        assert len(entry["pixels"]) == 2 * 2 * 2 * 12
+        assert [len(points) for points in entry["prompts"]] == [2, 2]
     summary = json.loads((out / "summary.json").read_text())
     (part,) = summary["sets"]
     assert (part["name"], part["group"], part["images"], part["objects"], part["failed"]) == ("squares", "zero-shot", 3, 6, [])
     iou = part["measures"]["iou@2"]
     assert iou["mean"] == pytest.approx(np.mean([entry["masks"]["iou@2"] for entry in rows]), abs=1e-12)
     assert iou["low"] <= iou["mean"] <= iou["high"]
-    gain = part["measures"]["difference.auroc.image@1"]["mean"]
+    gain = part["measures"]["difference.head.auroc.image@1"]["mean"]
     head, plain = (part["measures"][f"{name}.auroc.image@1"]["mean"] for name in ("head", "plain"))
     assert gain == pytest.approx(head - plain, abs=1e-12)
     assert gain != 0
     assert [group["name"] for group in summary["groups"]] == ["all", "zero-shot"]
-    assert summary["groups"][0]["head_better"]["image@1"] == float(gain > 0)
+    assert summary["groups"][0]["better"]["head.auroc.image@1"] == float(gain > 0)
+    whole = Pool.load(out / "squares.pool.safetensors").histogram("head", "image", 1).read()
+    assert whole.pixels == 3 * 2 * 40 * 52
+    assert part["micro"]["head.auroc.image@1"] == whole.auroc
+    assert part["micro"]["head.auroc.image@1"] != part["measures"]["head.auroc.image@1"]["mean"]
+    assert summary["cost"]["factors"].keys() == {"head", "plain"}
     assert "| squares | 3 | 6 |" in (out / "summary.md").read_text()
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_summary(
     data: Path, tiny_model: RuacModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run_module, "cost", lambda *arguments: {"head": 1.1, "plain": 1.0})
     sets, protocol = find_sets([data]), Protocol(clicks=(1, 2))
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     evaluate_sets(tiny_model, sets, whole, protocol)
-    evaluate_image, seen = command.evaluate_image, []
+    evaluate_image, seen = run_module.evaluate_image, []
 
     def interrupted(*arguments: object) -> ImageResult:
         if len(seen) == 1:
@@ -94,16 +91,16 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_summary(
         seen.append(arguments)
         return evaluate_image(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(command, "evaluate_image", interrupted)
+    monkeypatch.setattr(run_module, "evaluate_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate_sets(tiny_model, sets, stopped, protocol)
     assert len(lines(stopped / "squares.jsonl")) == 2
     assert not (stopped / "summary.json").exists()
     counted = []
-    monkeypatch.setattr(command, "evaluate_image", lambda *arguments: counted.append(1) or evaluate_image(*arguments))
+    monkeypatch.setattr(run_module, "evaluate_image", lambda *arguments: counted.append(1) or evaluate_image(*arguments))
     evaluate_sets(tiny_model, sets, stopped, protocol)
     assert len(counted) == 2
-    for name in ("squares.jsonl", "summary.json", "summary.md"):
+    for name in ("squares.jsonl", "squares.pool.safetensors", "summary.json", "summary.md"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes()
 
 
@@ -115,13 +112,36 @@ def test_a_half_written_line_and_a_missing_row_are_made_up_for(data: Path, tiny_
     (out / "squares.jsonl").write_text(header + third + first[: len(first) // 2])
     evaluate_sets(tiny_model, sets, out, protocol)
     assert (out / "summary.json").read_bytes() == expected
-    assert [json.loads(line)["id"] for line in lines(out / "squares.jsonl")[1:]] == ["2", "0", "1"]
+    assert [json.loads(line)["id"] for line in lines(out / "squares.jsonl")[1:]] == ["0", "1", "2"]
+
+
+def test_rows_that_the_pool_does_not_hold_yet_are_made_again(data: Path, tiny_model: RuacModel, tmp_path: Path) -> None:
+    """As after a kill between two writes of the pool."""
+    sets, protocol, out = find_sets([data]), Protocol(clicks=(1,)), tmp_path / "out"
+    evaluate_sets(tiny_model, sets, out, protocol)
+    paths = [out / name for name in ("squares.jsonl", "squares.pool.safetensors", "summary.json")]
+    expected = [path.read_bytes() for path in paths]
+    before = tmp_path / "before"
+    evaluate_sets(tiny_model, sets, before, protocol, max_images=1)
+    (out / "squares.pool.safetensors").write_bytes((before / "squares.pool.safetensors").read_bytes())
+    file = ResultsFile(out / "squares.jsonl", "squares", Origin.of(tiny_model, protocol))
+    assert file.ids == {"0"}
+    evaluate_sets(tiny_model, sets, out, protocol)
+    assert [path.read_bytes() for path in paths] == expected
+
+
+def test_results_can_be_deleted_and_made_anew(data: Path, tiny_model: RuacModel, tmp_path: Path) -> None:
+    sets, out = find_sets([data]), tmp_path / "out"
+    evaluate_sets(tiny_model, sets, out, Protocol(clicks=(1,)))
+    (out / "squares.jsonl").unlink()
+    evaluate_sets(tiny_model, sets, out, Protocol(clicks=(2,)))
+    assert Pool.load(out / "squares.pool.safetensors").clicks == (2,)
 
 
 def test_a_file_killed_before_its_first_line_was_whole_is_started_anew(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"set": "a"')
-    assert ResultsFile(path, "a", ORIGIN).rows == {}
+    assert ResultsFile(path, "a", ORIGIN).ids == set()
     assert json.loads(path.read_text())["origin"]["seed"] == 0
 
 
@@ -158,13 +178,27 @@ def test_results_of_another_set_are_refused(tmp_path: Path) -> None:
         ResultsFile(tmp_path / "a.jsonl", "b", ORIGIN)
 
 
-def test_rows_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
-    rows = [row("a", 1 / 3), row("b", head=None)]
+def test_rows_and_pool_come_back_from_disk_as_they_were(tmp_path: Path) -> None:
+    rows = [row("a", 1 / 3), row("b", auroc=None)]
     file = ResultsFile(tmp_path / "x.jsonl", "x", ORIGIN)
     for entry in rows:
-        file.add(entry)
+        file.add(entry, pool(entry.id))
+    file.save_pool()
     again = ResultsFile(tmp_path / "x.jsonl", "x", ORIGIN)
-    assert again.pick(["b", "missing", "a"]) == rows[::-1]
+    assert list(again.pick(["b", "missing", "a"])) == rows[::-1]
+    assert again.pool.images == {"a", "b"}
+    assert again.pool.tensors["pixels.head.image@1.counts"].tolist() == [[2, 2, 2], [2, 2, 2]]
+
+
+def test_a_pool_of_another_run_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "x.jsonl", "x", ORIGIN)
+    file.add(row("a"), pool("a"))
+    pool("a").save(tmp_path / "x.pool.safetensors", {"seed": 1})
+    with pytest.raises(ValueError, match=r"x\.pool\.safetensors: belongs to another run; delete it"):
+        ResultsFile(tmp_path / "x.jsonl", "x", ORIGIN)
+    (tmp_path / "x.pool.safetensors").write_bytes(b"no pool")
+    with pytest.raises(ValueError, match=r"x\.pool\.safetensors: damaged \(SafetensorError\); delete it"):
+        ResultsFile(tmp_path / "x.jsonl", "x", ORIGIN)
 
 
 def test_weights_have_the_same_hash_in_memory_and_after_loading(tiny_model: RuacModel, tiny_model_folder: Path) -> None:
@@ -223,64 +257,9 @@ def test_clicks_are_numbers_with_commas() -> None:
         parse_clicks("1;3")
 
 
-def test_groups_are_averages_of_their_sets_and_count_where_the_head_is_better() -> None:
-    results = [
-        SetResults("trashcan", "zero-shot", [row("a", 0.2), row("b", 0.4)]),
-        SetResults("camvid", "zero-shot", [row("a", 0.9, head=0.7)]),
-        SetResults("crackforest", "stress", [row("a", 0.0, head=None, plain=None)]),
-    ]
-    summary = summarise("m", ORIGIN, results)
-    groups = {group.name: group for group in summary.groups}
-    assert list(groups) == ["all", "stress", "zero-shot"]
-    assert groups["zero-shot"].measures["iou@1"].mean == pytest.approx((0.3 + 0.9) / 2)
-    assert groups["all"].measures["iou@1"].mean == pytest.approx((0.3 + 0.9 + 0) / 3)
-    # where one set does not define it, the others count
-    assert groups["all"].measures["head.auroc.image@1"].mean == pytest.approx(0.8)
-    assert groups["all"].measures["difference.auroc.band@3"].mean == pytest.approx(0)
-    assert (
-        groups["all"].head_better
-        == groups["zero-shot"].head_better
-        == dict.fromkeys(("image@1", "image@3", "band@1", "band@3"), 0.5)
-    )
-    assert math.isnan(groups["stress"].head_better["image@1"])
-    assert json.loads(summary.to_json())["groups"][1]["head_better"]["image@1"] is None
-
-
-def test_images_without_objects_do_not_count() -> None:
-    summary = summarise("m", ORIGIN, [SetResults("x", "zero-shot", [Row("empty", (), {}, {}), row("a", 0.25)])])
-    assert (summary.sets[0].images, summary.sets[0].objects) == (1, 2)
-    assert summary.sets[0].measures["iou@1"].mean == 0.25
-    with pytest.raises(ValueError, match="no image was evaluated"):
-        summarise("m", ORIGIN, [SetResults("x", "zero-shot", [Row("empty", (), {}, {})])])
-
-
-def test_bootstrap_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
-    values = np.random.default_rng(0).normal(0.5, 0.1, 400)
-    draws = bootstrap_means(values, "a set")
-    assert draws.mean() == pytest.approx(values.mean(), abs=0.001)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    assert (high - low) / 2 == pytest.approx(1.96 * 0.1 / math.sqrt(400), rel=0.1)
-    np.testing.assert_array_equal(draws, bootstrap_means(values, "a set"))
-    assert abs(np.corrcoef(draws, bootstrap_means(values, "another set"))[0, 1]) < 0.15
-
-
-def test_bootstrap_leaves_undefined_values_out() -> None:
-    draws = bootstrap_means(np.array([0.5, math.nan, 0.5]), "x")
-    assert set(draws[np.isfinite(draws)]) == {0.5}
-    assert np.isnan(draws).mean() == pytest.approx(1 / 27, abs=0.02)
-
-
-def test_tables_show_groups_first_and_a_dash_for_what_is_not_defined() -> None:
-    results = [SetResults("a|b", "zero-shot", [row("a", 0.25)]), SetResults("thin", "stress", [row("a", 0.5, None, None)])]
-    summary = summarise("m", ORIGIN, results)
-    grid = overview(summary)
-    assert [line[0] for line in grid.rows] == ["all", "stress", "zero-shot", "a|b", "thin"]
-    assert grid.rows[0][:4] == ("all", "2", "37.5", "37.5")
-    assert grid.rows[3][4:6] == ("90.0", "80.0")
-    assert grid.rows[4][4:6] == ("–", "–")
-    text = markdown(summary)
-    assert "| a\\|b | 1 | 2 | 25.0 [25.0, 25.0] |" in text
-    assert "- all: image@1 100.0 %, image@3 100.0 %, band@1 100.0 %, band@3 100.0 %" in text
+def test_methods_are_names_with_commas_or_all() -> None:
+    assert parse_methods("head, plain,head") == ("head", "plain")
+    assert {"head", "plain", "temperature", "tta"} < set(parse_methods("all"))
 
 
 @pytest.mark.real_data
@@ -304,3 +283,67 @@ def test_the_command_takes_several_sets_and_writes_its_tables(data: Path, tiny_m
     twice = subprocess.run([*command, "--data", str(data), str(data)], capture_output=True, text=True)
     assert twice.returncode == 2
     assert len(twice.stderr.strip().splitlines()) == 1
+
+
+def test_every_method_and_option_through_the_real_command_line(data: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    fit, out, told = write_set(tmp_path / "fit", 1), tmp_path / "out", tmp_path / "told.jsonl"
+    words = ["--model", str(tiny_model_folder), "--data", str(data), "--out", str(out), "--clicks", "1,2", "--max-images", "1"]
+    words += ["--methods", "all", "--calibration", str(fit), "--noc", "3", "--save-prompts", str(told)]
+    done = subprocess.run([sys.executable, "-m", "ruac", "eval", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((out / "summary.json").read_text())
+    methods = ["head", "monte_carlo", "plain", "predicted_iou", "prompts", "temperature", "tta"]
+    assert sorted(summary["origin"]["methods"]) == methods
+    assert sorted(summary["origin"]["temperatures"]) == ["1", "2"]
+    (part,) = summary["sets"]
+    for method in methods:
+        assert 0 <= part["measures"][f"{method}.ece.band@2"]["mean"] <= 1
+        assert 0 <= part["micro"][f"{method}.pavpu.image@1"] <= 1
+        assert 1 <= summary["groups"][0]["ranks"][f"{method}.image@2"] <= len(methods)
+    # all are judged on the same masks
+    assert len({part["measures"][f"{method}.error_rate.image@2"]["mean"] for method in methods}) == 1
+    assert len({part["measures"][f"{method}.auroc.image@2"]["mean"] for method in methods}) > 3
+    assert part["measures"]["difference.tta.aurc.image@1"]["mean"] != 0
+    costs = summary["cost"]["factors"]
+    assert costs["plain"] < costs["prompts"]
+    row = json.loads(lines(out / "squares.jsonl")[1])
+    assert [f"iou@{n}" in row["masks"] for n in (1, 2, 3, 4)] == [True, True, True, False]
+    assert part["measures"]["noc.85"]["mean"] == np.mean(row["masks"]["noc.85"])
+    assert json.loads(lines(told)[0]) == {"format": "ruac-prompts-1", "prompt": "point", "clicks": 3}
+    text = (out / "summary.md").read_text()
+    assert all(f"| {method} |" in text for method in methods)
+    assert "NoC@85" in text
+
+
+def test_temperatures_are_fitted_once_and_again_for_other_sets(
+    data: Path, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+
+    def fit_temperature(model: RuacModel, sets: list[FolderSet], protocol: Protocol) -> dict[int, float]:
+        fits.append([part.name for part in sets])
+        return {1: 1.5 + len(fits)}
+
+    monkeypatch.setattr(calibration_module, "fit_temperature", fit_temperature)
+    fit, other = write_set(tmp_path / "fit", 1), write_set(tmp_path / "other", 1)
+    options = {"model": str(tiny_model_folder), "clicks": "1", "methods": "plain,temperature", "max_images": 1}
+    for folder, out in ((fit, "a"), (fit, "a"), (fit, "b"), (other, "b")):
+        if folder is other:
+            with pytest.raises(ValueError, match=r"another run \(temperatures: \{'1': 3.5\} there, \{'1': 4.5\} now\)"):
+                evaluate([data], out=tmp_path / out, calibration=[folder], **options)
+        else:
+            evaluate([data], out=tmp_path / out, calibration=[folder], **options)
+    assert fits == [["fit"], ["fit"], ["other"]]
+
+
+def test_calibration_on_what_is_evaluated_or_for_nothing_is_refused(data: Path, tiny_model_folder: Path, tmp_path: Path) -> None:
+    options = {"model": str(tiny_model_folder), "out": tmp_path / "out"}
+    with pytest.raises(ValueError, match="--calibration: the set 'squares' is evaluated, too"):
+        evaluate([data], calibration=[data.parent], methods="plain,temperature", **options)
+    with pytest.raises(ValueError, match="for the method temperature: add it to --methods, or leave --calibration out"):
+        evaluate([data], calibration=[data], **options)
+    with pytest.raises(ValueError, match="give --calibration DIR"):
+        evaluate([data], methods="plain,temperature", **options)
+    with pytest.raises(ValueError, match="no uncertainty method 'tempreature': choose from head, plain"):
+        evaluate([data], methods="tempreature", **options)
+    assert not (tmp_path / "out").exists()

@@ -15,7 +15,12 @@ import ruac.evaluate.protocol as protocol_module
 from ruac.data.folder import FolderSet, Sample
 from ruac.data.prompts import largest_region, next_click
 from ruac.distribution import MaskDistribution
+from ruac.evaluate.baselines import METHODS
+from ruac.evaluate.conversation import Point, correction
+from ruac.evaluate.disagreement import People
+from ruac.evaluate.error_detection import BINS
 from ruac.evaluate.protocol import ImageResult, LabelledImage, Protocol, choose_objects, evaluate_image, read
+from ruac.evaluate.question import Picture, Question, Reading
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts
 from ruac.model import RuacModel
 
@@ -147,7 +152,8 @@ def test_head_and_plain_entropy_are_judged_on_the_same_masks_and_pixels(two_squa
     head, plain = detection["head"].image, detection["plain"].image
     np.testing.assert_array_equal(head.counts.sum(1), plain.counts.sum(1))
     assert plain.counts.sum() == 2 * SIDE * SIDE
-    assert head.counts[:, 500:].sum() < plain.counts[:, 500:].sum()
+    far = slice(BINS // 2 + 500, None)
+    assert head.counts[:, far].sum() < plain.counts[:, far].sum()
     assert detection["head"].band.counts.sum() == detection["plain"].band.counts.sum() < plain.counts.sum()
 
 
@@ -221,6 +227,84 @@ def test_an_image_without_objects_has_an_empty_result_and_costs_nothing() -> Non
     assert model.encoded == 0
 
 
+def test_given_prompts_are_said_whatever_the_masks_and_name_the_objects(two_bands: np.ndarray) -> None:
+    perfect, nothing = low_resolution(two_bands == 7), torch.full((GRID, GRID), -6.0)
+    model = Scripted([perfect[None], nothing[None]])
+    given = {7: ((Point(3, 40, 1),), (Point(5, 50, 0),))}
+    result = evaluate_image(cast(RuacModel, model), labelled(two_bands), Protocol(clicks=(1, 2, 3)), given=given)
+    # a perfect mask did not silence it, and when all is said the answer stays
+    assert [prompts.points[0, 0].tolist() for prompts in model.asked] == [[[3, 40]], [[3, 40], [5, 50]]]
+    assert [prompts.labels[0, 0].tolist() for prompts in model.asked] == [[1], [1, 0]]
+    assert result.objects == (7,)
+    assert [result.after[n].quality[0].iou for n in (1, 2, 3)] == [1, 0, 0]
+    assert result.said == (given[7],)
+
+
+def test_clicks_go_on_to_the_number_of_noc_and_every_iou_is_noted(two_bands: np.ndarray) -> None:
+    first, second = (low_resolution(two_bands == i) for i in (1, 7))
+    nothing = torch.full_like(first, -6.0)
+    script = [torch.stack([nothing, nothing]), torch.stack([first, nothing]), nothing[None], second[None]]
+    result = run(Scripted(script), two_bands, Protocol(clicks=(1,), noc=5))
+    assert result.ious == ((0, 1, 1, 1, 1), (0, 0, 0, 1, 1))
+    assert list(result.after) == [1]
+    assert [len(words) for words in result.said] == [2, 4]
+
+
+def test_methods_are_asked_once_an_image_and_then_only_for_answers_that_are_judged(two_bands: np.ndarray) -> None:
+    """The first mask is perfect at the second prompt, which is not judged, the other one never."""
+    perfect = low_resolution(two_bands == 1)
+    nothing, all_of_it = torch.full_like(perfect, -6.0), torch.full_like(perfect, 6.0)
+    script = [torch.stack([nothing, nothing]), torch.stack([perfect, all_of_it]), nothing[None], all_of_it[None]]
+    pictures, sizes = [], []
+
+    def method(picture: Picture) -> Reading:
+        pictures.append(picture)
+
+        def read_out(question: Question) -> Tensor:
+            sizes.append(tuple(question.prompts.labels.shape[1:]))
+            return question.full.scaled_mean()[0, :, 0]
+
+        return read_out
+
+    protocol = Protocol(clicks=(1, 3, 4))
+    result = evaluate_image(
+        cast(RuacModel, Scripted(script)), labelled(two_bands), protocol, {"own": method, "head": METHODS["head"]}
+    )
+    assert len(pictures) == 1
+    # two objects after one prompt; the perfect one after two, the other one after three; that one again after four
+    assert sizes == [(2, 1), (1, 2), (1, 3), (1, 4)]
+    for clicks in (1, 3, 4):
+        own, head = (result.after[clicks].detection[name].image for name in ("own", "head"))
+        np.testing.assert_array_equal(own.counts, head.counts)
+    # 20 rows of the first object are right; of the second one 28 rows of 64 are missing
+    assert result.after[3].detection["own"].image.counts.sum(1).tolist() == [2 * 64 * 64 - 28 * 64, 28 * 64]
+    assert result.after[3].predicted_iou == pytest.approx((0.99, 0.99))
+    assert result.after[1].predicted_iou == pytest.approx((0.8, 0.8))
+
+
+def test_expected_iou_is_that_of_the_methods_probabilities_for_the_heads_mask(two_bands: np.ndarray) -> None:
+    model = Scripted([low_resolution(two_bands == 1)[None]])
+    ids = np.where(two_bands == 1, 1, 0)
+    methods = {"unsure": lambda picture: lambda question: torch.zeros(1, SIDE, SIDE)}
+    result = evaluate_image(cast(RuacModel, model), labelled(ids), Protocol(clicks=(1,)), methods)
+    # half of 20 rows over 20 rows and half of the other 44
+    assert result.after[1].expected_iou["unsure"] == pytest.approx((10 / 42,))
+
+
+def test_people_are_heard_where_there_are_several(two_bands: np.ndarray) -> None:
+    model = Scripted([low_resolution(two_bands == 1)[None]])
+    ids = np.where(two_bands == 1, 1, 0).astype(np.uint8)
+    others = np.stack([ids, ids, np.roll(ids, 4, 0)])
+    image = LabelledImage("a", np.zeros((SIDE, SIDE, 3), np.uint8), ids, People.of(others))
+    people = evaluate_image(cast(RuacModel, model), image, Protocol(clicks=(1,))).after[1].people
+    assert set(people) == {"head", "plain"}
+    # one of three disagrees on twice four rows
+    assert people["head"].image.counts[:, 20].sum() == 8 * SIDE
+    assert people["head"].image.counts.sum() == SIDE * SIDE
+    alone = evaluate_image(cast(RuacModel, Scripted([model.masks[0]])), labelled(ids), Protocol(clicks=(1,)))
+    assert alone.after[1].people == {}
+
+
 @given(*(arrays(np.bool_, (9, 11)) for _ in range(3)))
 def test_looking_for_errors_in_a_box_finds_the_same_click(mask: np.ndarray, truth: np.ndarray, valid: np.ndarray) -> None:
     regions = []
@@ -228,14 +312,15 @@ def test_looking_for_errors_in_a_box_finds_the_same_click(mask: np.ndarray, trut
         regions += [largest_region(wrong), largest_region(wrong & ~largest_region(wrong))]
     sizes = sorted(int(region.sum()) for region in regions)
     assume(sizes[-1] > sizes[-2])  # of regions of one size either may be taken
-    found = protocol_module._correction(mask, truth, valid)
+    found = correction(mask, truth, valid)
+    assert found is not None
     assert [tuple(point) for point in found] == [next_click(mask, truth, valid)]
 
 
 def test_without_an_error_there_is_no_correction() -> None:
     mask = np.eye(8, dtype=bool)
-    assert protocol_module._correction(mask, mask, np.ones_like(mask)) == []
-    assert protocol_module._correction(mask, ~mask, np.zeros_like(mask)) == []
+    assert correction(mask, mask, np.ones_like(mask)) is None
+    assert correction(mask, ~mask, np.zeros_like(mask)) is None
 
 
 @pytest.mark.parametrize(
@@ -245,6 +330,7 @@ def test_without_an_error_there_is_no_correction() -> None:
         (lambda: Protocol(clicks=()), "not none"),
         (lambda: Protocol(clicks=(0, 1)), "not 0,1"),
         (lambda: Protocol(max_objects=0), "max_objects must be at least 1, not 0"),
+        (lambda: Protocol(noc=0), "noc must be at least 1, not 0"),
         (lambda: Protocol(prompt="dot"), "prompt must be 'point' or 'box', not 'dot'"),
     ],
 )

@@ -153,11 +153,11 @@ def _evaluation(summary: Mapping[str, Any]) -> str:
 
 def _better(summary: Mapping[str, Any]) -> str:
     """Where the head's uncertainty finds errors better than the entropy of the plain decoder does."""
-    share, clicks = summary["groups"][0]["head_better"], summary["origin"]["clicks"]
+    share, clicks = summary["groups"][0]["better"], summary["origin"]["clicks"]
 
     def by_clicks(region: str) -> str:
-        known = [n for n in clicks if share[f"{region}@{n}"] is not None]
-        return ", ".join(f"{100 * share[f'{region}@{n}']:.0f} % after {n}" for n in known)
+        shares = {n: share[f"head.auroc.{region}@{n}"] for n in clicks}
+        return ", ".join(f"{100 * value:.0f} % after {n}" for n, value in shares.items() if value is not None)
 
     gains = [
         part["measures"][f"head.auroc.image@{n}"]["mean"] - part["measures"][f"plain.auroc.image@{n}"]["mean"]

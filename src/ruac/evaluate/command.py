@@ -1,4 +1,4 @@
-"""`ruac eval`: a model on data sets, click by click, resumable."""
+"""`ruac eval`: a model on data sets, click by click, resumable, by one process or several."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ruac.data.folder import FolderSet, find_sets
 from ruac.errors import WorkError
-from ruac.evaluate.groups import group_of
-from ruac.evaluate.protocol import Protocol, evaluate_image, read
-from ruac.evaluate.results import Origin, ResultsFile, Row, write_text
-from ruac.evaluate.summary import SetResults, Summary, summarise
-from ruac.evaluate.table import markdown, overview
+from ruac.evaluate import baselines
+from ruac.evaluate.calibration import refuse_evaluated, temperatures
+from ruac.evaluate.clickfile import ClickFile, write_clicks
+from ruac.evaluate.protocol import Protocol
+from ruac.evaluate.results import read_results
+from ruac.evaluate.run import Study, evaluate_sets, evaluate_share
+from ruac.evaluate.shards import Crew, main_path
+from ruac.evaluate.suite import find_suite
+from ruac.evaluate.table import overview
 from ruac.loading import load
 from ruac.model import RuacModel
 
@@ -31,13 +34,22 @@ def evaluate(
     prompt: Literal["point", "box"] = "point",
     head: Path | None = None,
     device: str = "cpu",
+    methods: str = "head,plain",
+    calibration: list[Path] | None = None,
+    noc: int | None = None,
+    prompts: Path | None = None,
+    save_prompts: Path | None = None,
+    suite: str | None = None,
 ) -> None:
     """Measure a model's masks and its uncertainty on labelled data.
 
-    A simulated annotator clicks on every object and corrects the model's mask. Writes <out>/<set>.jsonl (a line an image),
-    summary.json and summary.md. A run that was stopped goes on where it was when started again.
+    A simulated annotator clicks on every object and corrects the model's mask. Writes <out>/<set>.jsonl (a line an image), the pooled
+    pixels of each set, summary.json and summary.md. A run that was stopped goes on where it was when started again.
 
     Example: ruac eval --data data/eval --model nano --clicks 1,3,5 --out runs/eval
+
+    Several processes share the work, with the same results: torchrun --nproc-per-node 2 -m ruac eval ..., or accelerate launch
+    --multi_gpu --num_processes 2 -m ruac eval --device cuda ...
 
     Args:
         data: Data sets (folders with images/ and masks/), or folders of them.
@@ -50,61 +62,45 @@ def evaluate(
         prompt: The first prompt: a click at the centre of the object, or its bounding box.
         head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
+        methods: Uncertainty methods to compare on the same masks: head, plain, tta, prompts, monte_carlo, predicted_iou, temperature,
+            or all.
+        calibration: Data sets to fit on what needs it (the method temperature); none of those evaluated.
+        noc: Go on to so many clicks, such as 20, and tell how many a good mask takes.
+        prompts: Prompts from a file, said whatever the masks, in place of the annotator's own.
+        save_prompts: Write what was said to a file for --prompts, so that other models are told the same.
+        suite: sa23-ruac, the paper's 23 sets as `ruac data convert` writes them, under --data; settings are fixed.
 
     Raises:
         ValueError: For settings that make no sense, and results of another run in out.
         FileNotFoundError: When there is no data or no model.
         WorkError: At the end, when there were images that could not be read.
     """
-    protocol = Protocol(parse_clicks(clicks), max_objects, seed, prompt)
-    sets = find_sets(data)
-    summary = evaluate_sets(load(model, device, head=head), sets, out, protocol, max_images, name=model)
-    console = Console()
+    protocol = Protocol(parse_clicks(clicks), max_objects, seed, prompt, noc)
+    names = parse_methods(methods)
+    crew = Crew.of(device)
+    console = Console(quiet=not crew.first)
+    sets = _suite_sets(suite, data, protocol, console) if suite else find_sets(data)
+    told = ClickFile.read(prompts) if prompts else None
+    if told:
+        told.check(sets, protocol)
+    if save_prompts and not save_prompts.parent.is_dir():
+        raise ValueError(f"--save-prompts {save_prompts}: there is no folder {save_prompts.parent}")
+    loaded = load(model, crew.device, head=head)
+    fitted = _fitted(names, calibration, sets, loaded, protocol, out, crew) if calibration else None
+    study = Study(baselines.methods(names, fitted), told, fitted, suite)
+    if crew.size > 1:
+        evaluate_share(loaded, sets, out, protocol, max_images, study, crew)
+        if not crew.first:
+            return
+    summary = evaluate_sets(loaded, sets, out, protocol, max_images, name=model, study=study)
+    if save_prompts:
+        kept = {part.name: {sample.id for sample in part.samples[:max_images]} for part in sets}
+        rows = ((name, [row for row in read_results(main_path(out, name)).rows if row.id in ids]) for name, ids in kept.items())
+        write_clicks(save_prompts, protocol, rows)
     console.print(overview(summary).to_rich())
     console.print(f"Results: {out / 'summary.md'}, summary.json and a .jsonl file a set", soft_wrap=True)
     if summary.failed:
         raise WorkError("\n".join([f"{len(summary.failed)} images could not be read:", *summary.failed]))
-
-
-def evaluate_sets(
-    model: RuacModel,
-    sets: Sequence[FolderSet],
-    out: Path,
-    protocol: Protocol,
-    max_images: int | None = None,
-    name: str = "model",
-) -> Summary:
-    """What `evaluate` does, with a model and sets at hand; `name` is what the summary calls the model.
-
-    Images that cannot be read are left out and listed in the summary. Raises ValueError for results of another run in `out`.
-    """
-    if max_images is not None and max_images < 1:
-        raise ValueError(f"max_images must be at least 1, not {max_images}")
-    out.mkdir(parents=True, exist_ok=True)
-    origin = Origin.of(model, protocol)
-    # all files first: a run that may not go on should say so before it works for hours
-    files = [ResultsFile(out / f"{part.name}.jsonl", part.name, origin) for part in sets]
-    results = []
-    with _progress() as progress:
-        task = progress.add_task("evaluating", total=sum(len(part.samples[:max_images]) for part in sets))
-        for part, file in zip(sets, files, strict=True):
-            progress.update(task, description=part.name)
-            samples, failed = part.samples[:max_images], []
-            for sample in samples:
-                if sample.id not in file.rows:
-                    try:
-                        labelled = read(sample)
-                    except ValueError as error:
-                        failed.append(str(error))
-                    else:
-                        file.add(Row.of(evaluate_image(model, labelled, protocol)))
-                progress.advance(task)
-            rows = file.pick(sample.id for sample in samples)
-            results.append(SetResults(part.name, group_of(part.name, part.meta), rows, tuple(failed)))
-    summary = summarise(name, origin, results)
-    write_text(out / "summary.json", summary.to_json())
-    write_text(out / "summary.md", markdown(summary))
-    return summary
 
 
 def parse_clicks(text: str) -> tuple[int, ...]:
@@ -115,6 +111,35 @@ def parse_clicks(text: str) -> tuple[int, ...]:
         raise ValueError(f"clicks must be numbers with commas between them, such as 1,3,5, not {text!r}") from None
 
 
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+def parse_methods(text: str) -> tuple[str, ...]:
+    """ "head,plain" as names, each once; "all" is all there are. Whether they are known is for `baselines.methods` to say."""
+    return baselines.NAMES if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def _suite_sets(name: str, data: Sequence[Path], protocol: Protocol, console: Console) -> list[FolderSet]:
+    """Says which sets are missing. Raises ValueError for settings that the suite fixes, FileNotFoundError when all are missing."""
+    suite = find_suite(name)
+    suite.check(protocol)
+    if len(data) != 1:
+        raise ValueError(f"--data: the suite {name} lies in one folder, not {len(data)}")
+    found = suite.open(data[0])
+    if found.missing:
+        console.print(f"{name}: {len(found.missing)} of {len(suite.domains)} sets are missing: {', '.join(found.missing)}")
+    return list(found.sets)
+
+
+def _fitted(
+    names: Sequence[str],
+    calibration: Sequence[Path],
+    sets: Sequence[FolderSet],
+    model: RuacModel,
+    protocol: Protocol,
+    out: Path,
+    crew: Crew,
+) -> baselines.Temperatures:
+    """Raises ValueError when no method needs it, and for sets that are evaluated, too."""
+    if "temperature" not in names:
+        raise ValueError("--calibration is for the method temperature: add it to --methods, or leave --calibration out")
+    calibration_sets = find_sets(calibration)
+    refuse_evaluated(calibration_sets, sets)
+    return temperatures(model, calibration_sets, protocol, out, crew)

@@ -1,13 +1,14 @@
 """Does the uncertainty know where the errors are? Pixel metrics from a histogram that is filled object by object.
 
-A pixel is predicted foreground where its logit is positive, and every uncertainty of the project (entropy, expected error) falls
-with the size of the logit, |logit|. So two histograms of |logit|, one of the right and one of the wrong pixels, hold all that
-ranking metrics need, in constant memory, and add up over objects, images and machines. Pixels of one bin count as equally
-uncertain.
+What is judged is the mask that was returned, and how likely a method thinks each of its labels to be wrong. Let s be the method's
+logit where the mask has foreground, and minus the logit elsewhere: the expected error is σ(-s), below 1/2 where the method agrees
+with the mask. Every uncertainty of the project that respects the mask falls with s. So two histograms of s, one of the right and one
+of the wrong pixels, hold all that ranking metrics need, in constant memory, and add up over objects, images and machines. Pixels of
+one bin count as equally uncertain.
 
 Next to exact computation: expected errors are summed, not binned, so that only pixels within a bin, 1/128 logit wide, can be
-mistaken for each other. On 200,000 smooth logits AUROC, Spearman and Brier are right to 1e-4, ECE and AURC to 5e-4, average
-precision, which feels ties most, to 2e-3; on logits that sit at the centres of bins all are right to rounding.
+mistaken for each other. On 200,000 smooth logits AUROC, both correlations and Brier are right to 1e-4, both calibration errors and
+AURC to 5e-4, average precision, which feels ties most, to 2e-3; on logits that sit at the centres of bins all are right to rounding.
 """
 
 from __future__ import annotations
@@ -17,16 +18,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-BINS = 2048
-# logits of this size and more share the last bin: there the expected error is below 2e-7
+from ruac.evaluate.correlation import centred_ranks, correlation
+
+# of s from -LOGIT_RANGE, surely wrong, to LOGIT_RANGE, surely right
+BINS = 4096
+# what lies beyond shares the first or last bin: there the expected error is within 2e-7 of one or zero
 LOGIT_RANGE = 16.0
 CALIBRATION_BINS = 15
+# a pixel's share of the log loss goes no further, in nats, as in torch's binary_cross_entropy: one certain error is not the end
+MAX_LOSS = 100.0
 
 RIGHT, WRONG = 0, 1
-# the pixels of an object fall into four parts, right or wrong, outside or inside the band, and this one
+# what a pixel is, in bits: wrong, inside the band, ignored; so the parts from this one on do not count
 IGNORED = 4
 
 
@@ -35,10 +42,12 @@ class ErrorDetection:
     """Read-outs of an ErrorHistogram; NaN where one is not defined.
 
     pixels: how many were judged; error_rate: share of wrong pixels; auroc, aupr: detection of the wrong pixels by their
-    uncertainty (average precision; NaN when none or all are wrong); spearman: rank correlation of uncertainty and error,
-    corrected for ties; ece: expected calibration error of the confidence max(p, 1 - p) in 15 equally wide bins of [1/2, 1];
-    brier: mean of (p - truth)²; aurc: mean, over k = 1 .. pixels, of the error rate among the k most certain pixels, equally
-    uncertain ones in random order.
+    uncertainty (average precision; NaN when none or all are wrong); spearman, pearson: correlation of the expected error with the
+    error, 0 or 1, the former of ranks and corrected for ties; ece: expected calibration error of the confidence 1 - expected error
+    in 15 equally wide bins of [1/2, 1], and 15 more of [0, 1/2] for labels that the method doubts; ece_adaptive: the same in 15 bins
+    of equally many pixels, in order of confidence; brier: mean of (p - truth)²; nll: mean of -ln of the truth's probability, in nats,
+    each at most MAX_LOSS; aurc: mean, over k = 1 .. pixels, of the error rate among the k most certain pixels, equally uncertain ones
+    in random order; eaurc: aurc less that of the best order of as many right and wrong pixels, all right ones first.
     """
 
     pixels: int
@@ -46,24 +55,30 @@ class ErrorDetection:
     auroc: float
     aupr: float
     spearman: float
+    pearson: float
     ece: float
+    ece_adaptive: float
     brier: float
+    nll: float
     aurc: float
+    eaurc: float
 
 
 @dataclass(frozen=True)
 class ErrorHistogram:
-    """counts: [2, BINS], right and wrong pixels by |logit|, last bin open; expected: [2, BINS], their expected errors, summed."""
+    """counts: [2, BINS], right and wrong pixels by s, ends open; expected: [2, BINS], their expected errors, summed; nll: the sum of
+    all pixels' log losses, in nats."""
 
     counts: NDArray[np.int64]
     expected: NDArray[np.float64]
+    nll: float
 
     @staticmethod
     def empty() -> ErrorHistogram:
-        return ErrorHistogram(np.zeros((2, BINS), np.int64), np.zeros((2, BINS)))
+        return ErrorHistogram(np.zeros((2, BINS), np.int64), np.zeros((2, BINS)), 0.0)
 
     def __add__(self, other: ErrorHistogram) -> ErrorHistogram:
-        return ErrorHistogram(self.counts + other.counts, self.expected + other.expected)
+        return ErrorHistogram(self.counts + other.counts, self.expected + other.expected, self.nll + other.nll)
 
     def read(self) -> ErrorDetection:
         """Raises ValueError for an empty histogram."""
@@ -71,15 +86,25 @@ class ErrorHistogram:
         pixels, errors = int(self.counts.sum()), float(wrong.sum())
         if not pixels:
             raise ValueError("no pixel to judge: everything is labelled 'ignore'")
+        mean = self.expected / np.maximum(self.counts, 1)
+        is_wrong = np.array([[0.0], [1.0]])
+        excess = wrong - self.expected.sum(0)
+        aurc = _risk_coverage(right, wrong)
+        best = _risk_coverage(np.array([0, pixels - errors]), np.array([errors, 0]))
         return ErrorDetection(
             pixels=pixels,
             error_rate=errors / pixels,
             auroc=_auroc(right, wrong),
             aupr=_average_precision(right, wrong),
-            spearman=_spearman(right, wrong),
-            ece=_calibration_error(right, wrong, self.expected.sum(0)),
-            brier=_brier(self.counts, self.expected) / pixels,
-            aurc=_risk_coverage(right, wrong),
+            # bins run from uncertain to certain
+            spearman=correlation(self.counts, -centred_ranks(right + wrong), is_wrong),
+            pearson=correlation(self.counts, mean, is_wrong),
+            ece=_calibration_error(excess, _confidence_cells()) / pixels,
+            ece_adaptive=_calibration_error(excess, _mass_cells(right + wrong)) / pixels,
+            brier=float((self.counts * (mean - is_wrong) ** 2).sum()) / pixels,
+            nll=self.nll / pixels,
+            aurc=aurc,
+            eaurc=aurc - best,
         )
 
 
@@ -98,28 +123,55 @@ class RegionHistograms:
         return RegionHistograms(self.image + other.image, self.band + other.band)
 
 
-def histograms(logit: Tensor, truth: Tensor, valid: Tensor, band: Tensor) -> RegionHistograms:
+def histograms(logit: Tensor, mask: Tensor, truth: Tensor, valid: Tensor, band: Tensor) -> RegionHistograms:
     """The histograms of one object.
 
-    logit: [height, width] of the probability of foreground (`MaskDistribution.scaled_mean`, at the image's own resolution);
-    truth, valid, band: boolean [height, width]; pixels that are not valid do not count. Raises ValueError when a logit is NaN.
+    logit: [height, width] of the probability of foreground (such as `MaskDistribution.scaled_mean`, at the image's own resolution);
+    mask: boolean [height, width], what was returned and is judged; truth, valid, band: boolean [height, width]; pixels that are not
+    valid do not count. Raises ValueError when a logit is NaN.
     """
-    size = logit.abs()
-    if size.isnan().any():
-        raise ValueError("the model's logits are not numbers (NaN): it cannot be evaluated")
-    part = ((logit > 0) != truth).byte() + 2 * band.byte()
-    part.masked_fill_(~valid, IGNORED)
-    cell = ((size * (BINS / LOGIT_RANGE)).clamp_max_(BINS - 1).int() + part.int() * BINS).flatten()
-    expected = torch.sigmoid(-size).flatten().double()
+    if logit.device.type == "mps":  # has no float64
+        logit, mask, truth, valid, band = (pixels.cpu() for pixels in (logit, mask, truth, valid, band))
+    check_numbers(logit)
+    signed = in_favour(logit, mask)
+    part = (mask != truth).byte() + 2 * band.byte() + IGNORED * (~valid).byte()
+    cell = (bin_of(signed) + part.int() * BINS).flatten()
 
     def fill(weights: Tensor | None) -> NDArray:
-        filled = torch.bincount(cell, weights, minlength=(IGNORED + 1) * BINS)[: IGNORED * BINS]
+        filled = torch.bincount(cell, weights, minlength=2 * IGNORED * BINS)[: IGNORED * BINS]
         # outside or inside the band, right or wrong, bin
         return filled.cpu().numpy().reshape(2, 2, BINS)
 
-    counts, sums = fill(None), fill(expected)
-    inside = ErrorHistogram(counts[1], sums[1])
-    return RegionHistograms(image=ErrorHistogram(counts[0], sums[0]) + inside, band=inside)
+    counts = fill(None)
+    expected = fill(torch.sigmoid(-signed).flatten().double())
+    loss = F.softplus(-in_favour(logit, truth).clamp_min_(-MAX_LOSS))
+    losses = fill(loss.flatten().double()).sum((1, 2))
+    inside = ErrorHistogram(counts[1], expected[1], float(losses[1]))
+    return RegionHistograms(image=ErrorHistogram(counts[0], expected[0], float(losses[0])) + inside, band=inside)
+
+
+def in_favour(logit: Tensor, mask: Tensor) -> Tensor:
+    """The logit, in float32 at least, of the probability that the mask's label is right: s."""
+    logit = logit.to(torch.promote_types(logit.dtype, torch.float32))
+    # several times as fast as torch.where
+    return logit * (2 * mask.to(logit.dtype) - 1)
+
+
+def bin_of(signed: Tensor) -> Tensor:
+    """Which of BINS a logit lies in, int32."""
+    half = BINS // 2
+    return (signed * (half / LOGIT_RANGE)).floor_().clamp_(-half, half - 1).int() + half
+
+
+def bin_centres() -> NDArray[np.float64]:
+    """Logits at the centres of all bins."""
+    return (np.arange(BINS, dtype=np.float64) + (1 - BINS) / 2) * (2 * LOGIT_RANGE / BINS)
+
+
+def check_numbers(logit: Tensor) -> None:
+    """Raises ValueError when a logit is NaN."""
+    if logit.isnan().any():
+        raise ValueError("the model's logits are not numbers (NaN): it cannot be evaluated")
 
 
 def _auroc(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
@@ -138,30 +190,22 @@ def _average_precision(right: NDArray[np.float64], wrong: NDArray[np.float64]) -
     return float((precision * wrong).sum() / wrong.sum())
 
 
-def _spearman(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:
-    """Ranks of a 0/1 error are affine in it, so this is Pearson's correlation of the uncertainty's mean ranks with the error."""
-    n = right + wrong
-    total, share = n.sum(), wrong.sum() / n.sum()
-    # centred rank, most uncertain highest
-    rank = total / 2 - (n.cumsum() - n / 2)
-    variance = (n * rank**2).sum() * total * share * (1 - share)
-    return float((wrong * rank).sum() / math.sqrt(variance)) if variance > 0 else math.nan
+def _calibration_error(excess: NDArray[np.float64], cells: NDArray[np.int64]) -> float:
+    """Sum over all cells of |wrong pixels - expected ones|; excess: that difference, by bin; cells: which cell a bin belongs to."""
+    return float(np.abs(np.bincount(cells, excess)).sum())
 
 
-def _calibration_error(right: NDArray[np.float64], wrong: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
-    """Bins of confidence are unions of bins of |logit|, each put where its centre belongs."""
-    centres = (np.arange(BINS) + 0.5) * (LOGIT_RANGE / BINS)
-    confidence = 1 / (1 + np.exp(-centres))
-    cell = np.minimum(((2 * confidence - 1) * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    # |accuracy - confidence| of a bin times its pixels
-    gap = np.abs(np.bincount(cell, wrong - expected, CALIBRATION_BINS))
-    return float(gap.sum() / (right + wrong).sum())
+def _confidence_cells() -> NDArray[np.int64]:
+    """Equally wide cells of confidence in [0, 1]; every bin is put where its centre belongs."""
+    confidence = 1 / (1 + np.exp(-bin_centres()))
+    return np.minimum((2 * CALIBRATION_BINS * confidence).astype(np.int64), 2 * CALIBRATION_BINS - 1)
 
 
-def _brier(counts: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
-    """Sum of e² over right and (1 - e)² over wrong pixels, e being the mean expected error of their bin."""
-    mean = expected / np.maximum(counts, 1)
-    return float((counts[RIGHT] * mean[RIGHT] ** 2).sum() + (counts[WRONG] * (1 - mean[WRONG]) ** 2).sum())
+def _mass_cells(pixels: NDArray[np.float64]) -> NDArray[np.int64]:
+    """CALIBRATION_BINS cells of equally many pixels, as nearly as whole bins allow: a bin goes where the middle one of its pixels
+    belongs. So equal confidences stay together, a crowded bin may make its cell larger and others empty; each weighs what it holds."""
+    middle = (pixels.cumsum() - pixels / 2) / pixels.sum()
+    return np.minimum((CALIBRATION_BINS * middle).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def _risk_coverage(right: NDArray[np.float64], wrong: NDArray[np.float64]) -> float:

@@ -1,0 +1,243 @@
+"""The report from top to bottom: which tables and pictures, in which order, and what is said about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ruac.report.blocks import Block, Cell, Listing, Picture, Report, Section, Table
+from ruac.report.measures import AGREEMENT, COST, MASKS, PIXELS, Measure
+from ruac.report.pictures import curves, gains, ranks
+from ruac.report.published import AVERAGES, DOMAINS, SOURCE, SUITE, published
+from ruac.report.scores import REGIONS, Scores
+from ruac.report.settings import settings
+from ruac.report.tables import ALL_SETS, by_set, guesses, headline, masks, people, significance
+from ruac.report.words import (
+    CURVE_WORDS,
+    EQUAL_MASKS,
+    EXAMPLE_WORDS,
+    EXAMPLES_MISSING,
+    EXPECTED_WORDS,
+    FLATTERED,
+    GAIN_WORDS,
+    LIMITS,
+    MASK_WORDS,
+    PAPER_WORDS,
+    PEOPLE_WORDS,
+    PLACES,
+    PUBLISHED_NOTES,
+)
+
+
+def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture], command: str, made: str) -> Report:
+    """findings: the report in a few sentences; examples: pictures, if any; command: what was typed; made: when and where."""
+    comparison = scores.comparison
+    last = comparison.last
+    models = [run.label for run in comparison.runs]
+    title = f"Evaluation of {models[0]}" if len(models) == 1 else f"{', '.join(models[:-1])} and {models[-1]} compared"
+    sections = [
+        _short(scores, findings),
+        Section(
+            "masks",
+            "Masks",
+            MASK_WORDS,
+            (masks(scores),),
+        ),
+        _methods(scores),
+        _plain(scores),
+        Section(
+            "curves",
+            "Calibration and order, in pictures",
+            CURVE_WORDS,
+            tuple(_curves(scores)),
+        ),
+        *_optional("expected-iou", "Does a method know how good its mask is?", EXPECTED_WORDS, guesses(scores, last)),
+        *_people(scores),
+        Section(
+            "sets",
+            "Set by set",
+            (f"After {last} prompts, over {PLACES['image']}. A table for each measure; the CSV file also has the others.",),
+            tuple(by_set(scores, measure, "image", last) for measure in (*MASKS, *PIXELS, *AGREEMENT) if _known(scores, measure)),
+        ),
+        Section("examples", "Examples", EXAMPLE_WORDS if examples else (EXAMPLES_MISSING,), tuple(examples)),
+        _paper(scores),
+        settings(comparison, command, made),
+        _glossary(),
+    ]
+    images, objects = sum(part.images for part in comparison.sets), sum(part.objects for part in comparison.sets)
+    subtitle = f"{len(comparison.sets)} sets, {images} images, {objects} objects; {len(comparison.contenders)} methods"
+    return Report(title, subtitle, made, tuple(sections))
+
+
+def _short(scores: Scores, findings: Sequence[str]) -> Section:
+    last = scores.comparison.last
+    title = f"Every method, {ALL_SETS}, whole image, after {last} prompts"
+    blocks: list[Block] = [Listing("", tuple(findings))]
+    if scores.comparison.notes:
+        blocks.append(Listing("Mind when comparing", scores.comparison.notes))
+    blocks.append(headline(scores, None, "image", last, title))
+    words = (f"In per cent, but for NLL (nats) and cost. {EQUAL_MASKS}", FLATTERED)
+    return Section("short", "In short", words, tuple(blocks))
+
+
+def _methods(scores: Scores) -> Section:
+    comparison = scores.comparison
+    last = comparison.last
+    blocks = [headline(scores, None, "band", last, f"{ALL_SETS}, band around the object, after {last} prompts", folded=True)]
+    for group in comparison.groups if len(comparison.groups) > 1 else ():
+        for region in REGIONS:
+            blocks.append(headline(scores, group, region, last, f"group {group}, {region}, after {last} prompts", folded=True))
+    for clicks in comparison.clicks[:-1]:
+        for region in REGIONS:
+            title = f"{ALL_SETS}, {region}, after {clicks} prompt{'s' * (clicks > 1)}"
+            blocks.append(headline(scores, None, region, clicks, title, folded=True))
+    words = (
+        "The table above again, for the band around the object, for groups of sets and for fewer prompts.",
+        f"Two regions are judged. Image: {PLACES['image']}; far from the object nearly all of them are right and certain, which "
+        f"flatters every method. Band: {PLACES['band']}, where errors are to be expected and methods differ.",
+    )
+    return Section("methods", "Methods by region, group and prompts", words, tuple(blocks))
+
+
+def _plain(scores: Scores) -> Section:
+    last = scores.comparison.last
+    blocks: list[Block] = []
+    for region in REGIONS:
+        table = significance(scores, region, last, f"Gain over plain, {region}, after {last} prompts", folded=region == "band")
+        blocks += [] if table is None else [table]
+    if not blocks:
+        return Section("gain", "Better than plain?", ("The method 'plain' was not measured, or nothing else was.",))
+    blocks += gains(scores, "image", last)
+    for index in range(len(scores.comparison.runs)):
+        blocks += ranks(scores, index, "image", last)
+    return Section("gain", "Better than plain?", GAIN_WORDS, tuple(blocks))
+
+
+def _curves(scores: Scores) -> list[Picture]:
+    groups = scores.comparison.groups
+    shown: tuple[str | None, ...] = (None, *groups) if len(groups) > 1 else (None,)
+    return [picture for group in shown for picture in curves(scores, group, scores.comparison.last)]
+
+
+def _optional(anchor: str, title: str, words: tuple[str, ...], *tables: Table | None) -> list[Section]:
+    found = tuple(table for table in tables if table is not None)
+    return [Section(anchor, title, words, found)] if found else []
+
+
+def _people(scores: Scores) -> list[Section]:
+    last = scores.comparison.last
+    tables = (people(scores, region, last, f"Doubt and human disagreement, {region}, after {last} prompts") for region in REGIONS)
+    return _optional("people", "Is a method in doubt where people disagree?", PEOPLE_WORDS, *tables)
+
+
+def _known(scores: Scores, measure: Measure) -> bool:
+    comparison = scores.comparison
+    return any(scores.of(c, measure, "image", comparison.last).defined.any() for c in comparison.contenders)
+
+
+def _paper(scores: Scores) -> Section:
+    comparison = scores.comparison
+    averages = Table(
+        f"J&F in per cent, mean over the paper's {DOMAINS} domains",
+        (Cell("method"), Cell("J&F ↑")),
+        tuple((Cell(name), Cell(f"{value:.2f}")) for name, value in AVERAGES.items()),
+        ("For orientation; no number of this report is a mean over the same domains.",),
+        folded=True,
+    )
+    rows = _published_rows(scores)
+    if not rows:
+        words = (
+            "Nothing stands next to the paper's numbers here: that takes a domain of the paper, measured with its protocol "
+            f"(ruac eval --suite {SUITE}).",
+            f"Source: {SOURCE}.",
+        )
+        return Section("paper", "Next to the paper", words, (averages,))
+    header = [Cell("domain"), *(Cell(name) for name in ("SAM 2", "SAM 2 fine-tuned", "Bayes", "RUAC"))]
+    header += [
+        Cell(f"here: {run.label}, after {n}") for run in comparison.runs if _of_suite(run.origin) for n in comparison.clicks
+    ]
+    table = Table("J&F in per cent", tuple(header), tuple(rows), PUBLISHED_NOTES)
+    return Section("paper", "Next to the paper", (*PAPER_WORDS, f"Source: {SOURCE}."), (table, averages))
+
+
+def _published_rows(scores: Scores) -> list[tuple[Cell, ...]]:
+    comparison = scores.comparison
+    measure = MASKS[0]
+    firsts = [next(c for c in comparison.contenders if c.index == i) for i in range(len(comparison.runs))]
+    ours = [c for c in firsts if _of_suite(comparison.runs[c.index].origin)]
+    rows = []
+    for i, part in enumerate(comparison.sets if ours else ()):
+        row = published(part.name)
+        if row is None:
+            continue
+        theirs = (Cell(f"{value:.1f}") for value in (row.sam2, row.fine_tuned, row.bayes, row.ruac))
+        cells = []
+        for contender in ours:
+            for clicks in comparison.clicks:
+                score = scores.of(contender, measure, "image", clicks).of(i)
+                low, high = score.interval
+                cells.append(Cell(measure.write(score.value), f"[{measure.write(low)}, {measure.write(high)}]"))
+        rows.append((Cell(part.name), *theirs, *cells))
+    return rows
+
+
+def _of_suite(origin: dict[str, object]) -> bool:
+    return origin.get("suite") == SUITE
+
+
+def _glossary() -> Section:
+    rows = [
+        (Cell(m.title), Cell("higher" if m.higher else "lower"), Cell(m.words), Cell(m.mind))
+        for m in (*MASKS, *PIXELS, *AGREEMENT, COST)
+    ]
+    header = (Cell("measure"), Cell("better"), Cell("what it is"), Cell("what to mind"))
+    return Section(
+        "words",
+        "The measures in words, and what this report cannot say",
+        LIMITS,
+        (Table("Measures", header, tuple(rows), prose=True),),
+    )
+
+
+def findings(scores: Scores) -> tuple[str, ...]:
+    """What the numbers say, in a few sentences that the numbers themselves choose."""
+    comparison = scores.comparison
+    last, everything = comparison.last, scores.members(None)
+    said = []
+    for index, run in enumerate(comparison.runs):
+        first = next(c for c in comparison.contenders if c.index == index)
+        score = scores.of(first, MASKS[0], "image", last).mean(everything)
+        value, low, high = (MASKS[0].write(x) for x in (score.value, *score.interval))
+        said.append(f"Masks of {run.label}: J&F {value} % [{low}, {high}] after {last} prompts.")
+    for measure in (PIXELS[0], PIXELS[2], PIXELS[4]):
+        said += _leader(scores, measure)
+    return tuple(said)
+
+
+def _leader(scores: Scores, measure: Measure) -> list[str]:
+    comparison = scores.comparison
+    last, everything = comparison.last, scores.members(None)
+    means = [(c, scores.of(c, measure, "image", last).mean(everything)) for c in comparison.contenders]
+    known = [(c, score) for c, score in means if score.defined]
+    if len(known) < 2:
+        return []
+    best, score = (max if measure.higher else min)(known, key=lambda pair: pair[1].value)
+    text = f"Best {measure.title} ({measure.words}): {best.label}, {measure.write(score.value)} %"
+    plain = comparison.plain_of(best)
+    if plain is None:
+        return (
+            [f"{text}. No method does better than the plain decoder's own entropy here."]
+            if best.method == "plain"
+            else [f"{text}."]
+        )
+    gain = scores.gain(best, plain, measure, "image", last)
+    mean = gain.mean(everything)
+    if not mean.defined:
+        return [f"{text}."]
+    low, high = mean.interval
+    sign = 1 if measure.higher else -1
+    ahead = int((sign * gain.values[gain.defined] > 0).sum())
+    verdict = "" if sign * (low if measure.higher else high) > 0 else ", which is not told apart from no difference"
+    return [
+        f"{text}; against plain {'+' if mean.value > 0 else ''}{measure.write(mean.value)} points "
+        f"[{measure.write(low)}, {measure.write(high)}]{verdict}; better on {ahead} of {int(gain.defined.sum())} sets."
+    ]

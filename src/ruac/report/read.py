@@ -1,0 +1,251 @@
+"""The result folders of one or more evaluations, and what they have in common."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ruac.evaluate.bootstrap import bootstrap_means
+from ruac.evaluate.pool import Pool
+from ruac.evaluate.results import Row, SetFile, read_results
+
+SUMMARY = "summary.json"
+# what may differ between results that stand side by side: who was measured and with what; everything else is the protocol
+WHO = ("weights", "ruac", "methods", "temperatures", "clicks", "noc", "prompts", "suite")
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One result folder. label: short, and different for every run of a report; origin: what made the results, as in the files;
+    groups: of each set of the summary."""
+
+    folder: Path
+    label: str
+    summary: dict[str, Any]
+    origin: dict[str, Any]
+    files: dict[str, SetFile]
+    groups: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        return str(self.summary["model"])
+
+    @property
+    def clicks(self) -> tuple[int, ...]:
+        return tuple(self.origin["clicks"])
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(self.origin["methods"])
+
+    @property
+    def version(self) -> str:
+        return str(self.origin["ruac"])
+
+    @property
+    def clicked(self) -> str:
+        """Where the clicks came from, in words."""
+        file = self.origin["prompts"]
+        return f"got the clicks of a file ({file[:12]}…)" if file else "was corrected where it was wrong"
+
+    def pool(self, name: str) -> Pool | None:
+        """The histograms of a set; None where the folder has none."""
+        path = self.folder / f"{name}.pool.safetensors"
+        return Pool.load(path) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method as one run measured it. index: the run's place in the report; label: the method, after the run's where there are
+    several."""
+
+    index: int
+    method: str
+    label: str
+
+
+@dataclass(frozen=True)
+class CommonSet:
+    """A set that every run has. rows: by run, of the same images in the same order, those with an object."""
+
+    name: str
+    group: str
+    rows: tuple[tuple[Row, ...], ...]
+
+    @cached_property
+    def averages(self) -> tuple[tuple[dict[str, float], ...], ...]:
+        """Every measure of every image, by run."""
+        return tuple(tuple(row.averages() for row in rows) for rows in self.rows)
+
+    @cached_property
+    def times(self) -> NDArray[np.int64]:
+        """How often each bootstrap draw takes each image, [DRAWS, images]."""
+        # asked of the evaluation's own bootstrap, one image at a time being 1, so that intervals here and there are the same
+        return np.rint(self.images * bootstrap_means(np.eye(self.images), self.name)).astype(np.int64)
+
+    @property
+    def images(self) -> int:
+        return len(self.rows[0])
+
+    @property
+    def objects(self) -> int:
+        return sum(len(row.objects) for row in self.rows[0])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What can be compared. clicks: numbers of prompts that all runs measured; notes: what was left out, or differs and must be
+    known."""
+
+    runs: tuple[Run, ...]
+    contenders: tuple[Contender, ...]
+    sets: tuple[CommonSet, ...]
+    clicks: tuple[int, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def last(self) -> int:
+        return self.clicks[-1]
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(sorted({part.group for part in self.sets}))
+
+    def plain_of(self, contender: Contender) -> Contender | None:
+        """What a method is measured against: the same run without a head; None for itself and where it was not measured."""
+        if contender.method == PLAIN:
+            return None
+        return next((other for other in self.contenders if (other.index, other.method) == (contender.index, PLAIN)), None)
+
+
+def open_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
+    """Raises FileNotFoundError for a folder that is not there, ValueError for one without results, or with damaged ones."""
+    if not folders:
+        raise ValueError("name at least one folder that `ruac eval` wrote")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError("a result folder is named twice")
+    summaries = [_summary(folder) for folder in folders]
+    labels = _labels(folders, [str(summary["model"]) for summary in summaries])
+    return tuple(_run(*each) for each in zip(folders, labels, summaries, strict=True))
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Raises ValueError when the runs were asked different things, or share no set, no image or no number of clicks."""
+    first = runs[0]
+    notes = []
+    for run in runs[1:]:
+        if differences := _differences(first.origin, run.origin):
+            raise ValueError(
+                f"{first.folder} and {run.folder}: results of different protocols ({'; '.join(differences)}); "
+                "report them apart, or evaluate one again with the settings of the other"
+            )
+        if run.version != first.version:
+            notes.append(
+                f"{run.label} was measured with ruac {run.version}, {first.label} with {first.version}: "
+                "what a measure means may have changed in between."
+            )
+    if len({run.origin["weights"] for run in runs}) < len(runs):
+        notes.append(
+            "Some results are of the same weights (see the settings): they differ in how they were measured, not in the model."
+        )
+    if len({run.clicked for run in runs}) > 1:
+        notes.append(
+            f"The clicks differ: {'; '.join(f'{run.label} {run.clicked}' for run in runs)}. Own corrections go where that model was "
+            "wrong, so these numbers also tell how well the clicks suited it."
+        )
+    clicks = tuple(sorted(set.intersection(*(set(run.clicks) for run in runs))))
+    if not clicks:
+        raise ValueError(f"no common number of clicks: {', '.join(f'{run.folder} {list(run.clicks)}' for run in runs)}")
+    if any(set(run.clicks) != set(clicks) for run in runs):
+        notes.append(f"Only the numbers of clicks that all results have are shown: {', '.join(map(str, clicks))}.")
+    sets, left_out = _common_sets(runs)
+    contenders = tuple(
+        Contender(i, method, method if len(runs) == 1 else f"{run.label} · {method}")
+        for i, run in enumerate(runs)
+        for method in run.methods
+    )
+    return Comparison(tuple(runs), contenders, sets, clicks, (*notes, *left_out))
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of results")
+    path = folder / SUMMARY
+    if not path.is_file():
+        raise ValueError(f"{folder}: no {SUMMARY}, so no finished results; start `ruac eval --out {folder}` (again)")
+    try:
+        summary = json.loads(path.read_text())
+        _ = summary["model"], [(part["name"], part["group"]) for part in summary["sets"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the summary of an evaluation ({error}); evaluate again") from None
+    return summary
+
+
+def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
+    groups = {part["name"]: part["group"] for part in summary["sets"]}
+    files = {}
+    for name in groups:
+        # a set's name is a file name wherever `ruac eval` wrote it; a changed summary must not lead elsewhere
+        if Path(name).name != name:
+            raise ValueError(f"{folder / SUMMARY}: the set name {name!r} cannot be a file name")
+        path = folder / f"{name}.jsonl"
+        if not path.is_file():
+            raise ValueError(f"{path}: missing, though {SUMMARY} names the set; evaluate again with --out {folder}")
+        files[name] = read_results(path)
+    if not files:
+        raise ValueError(f"{folder / SUMMARY}: no set in it")
+    origin = next(iter(files.values())).origin
+    if any(file.origin != origin for file in files.values()):
+        raise ValueError(f"{folder}: its sets were measured by different runs; evaluate again into an empty folder")
+    if missing := [key for key in WHO if key not in origin]:
+        raise ValueError(f"{folder}: results of an older version, which do not say their {missing[0]}; evaluate again")
+    return Run(folder, label, summary, origin, files, groups)
+
+
+def _labels(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
+    """The models' names where they tell the runs apart, else those of the folders, else their paths."""
+    choices = ([Path(model).name or model for model in models], [folder.resolve().name for folder in folders], map(str, folders))
+    return next(labels for labels in map(list, choices) if len(set(labels)) == len(folders))
+
+
+def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    keys = dict.fromkeys((*one, *other))
+    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in keys if key not in WHO and one.get(key) != other.get(key)]
+
+
+def _common_sets(runs: Sequence[Run]) -> tuple[tuple[CommonSet, ...], list[str]]:
+    """Sets and images that all runs have, and what had to be left out, in words."""
+    names = [name for name in runs[0].files if all(name in run.files for run in runs)]
+    if not names:
+        raise ValueError(
+            "no common set: " + "; ".join(f"{run.folder} has {', '.join(sorted(run.files)[:5])} ..." for run in runs)
+        )
+    notes = []
+    only_some = sorted({name for run in runs for name in run.files} - set(names))
+    if only_some:
+        notes.append(f"Left out, because not every result has them: {', '.join(only_some)}.")
+    sets = []
+    for name in names:
+        by_run = [{row.id: row for row in run.files[name].rows if row.objects} for run in runs]
+        ids = [i for i in by_run[0] if all(i in rows for rows in by_run)]
+        fewer = max(len(rows) for rows in by_run) - len(ids)
+        if fewer:
+            notes.append(f"{name}: left out {fewer} of {max(map(len, by_run))} images, because not every result has them.")
+        for i in ids:
+            if len({rows[i].objects for rows in by_run}) > 1:
+                raise ValueError(
+                    f"{name}: the results were measured on different data (image {i} has other objects); evaluate again"
+                )
+        if ids:
+            sets.append(CommonSet(name, runs[0].groups[name], tuple(tuple(rows[i] for i in ids) for rows in by_run)))
+    if not sets:
+        raise ValueError("no common image: the results share the names of sets, but no image with an object")
+    return tuple(sets), notes

@@ -1,0 +1,77 @@
+"""How the numbers came about: settings, models, machine, versions, and what to type to get them again."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from importlib.metadata import version
+
+from ruac.report.blocks import Block, Cell, Listing, Section, Table
+from ruac.report.read import Comparison, Run
+
+PACKAGES = ("ruac", "torch", "transformers", "numpy", "scipy", "matplotlib")
+OPTIONS = {"clicks": "--clicks", "max_objects": "--max-objects", "seed": "--seed", "prompt": "--prompt"}
+EXTRA = {"noc": "--noc"}
+
+
+def settings(comparison: Comparison, command: str, made: str) -> Section:
+    """command: what was typed to make the report; made: when and where."""
+    blocks: list[Block] = [
+        _table(comparison),
+        Listing(
+            "What to type",
+            (*(evaluation(run) for run in comparison.runs), command),
+            commands=True,
+            notes=(
+                "The evaluations' commands follow from the recorded settings; where the data lies, --head, --device and --max-images "
+                "are not recorded. DATA stands for the folder of the sets.",
+            ),
+        ),
+        Listing("This page", (made, f"Python {platform.python_version()}", ", ".join(f"{p} {version(p)}" for p in PACKAGES))),
+    ]
+    for run in comparison.runs:
+        failed = tuple(line for part in run.summary["sets"] for line in part.get("failed", ()))
+        if failed:
+            blocks.append(Listing(f"{run.label}: images that could not be read ({len(failed)})", failed, folded=True))
+    return Section("settings", "Settings, and how to get these numbers again", (), tuple(blocks))
+
+
+def evaluation(run: Run) -> str:
+    """The command that gives such results again."""
+    words = ["ruac", "eval", "--data", "DATA", "--model", run.model]
+    # a suite fixes the other settings, and refuses to be told them
+    words += ["--suite", str(run.origin["suite"])] if run.origin["suite"] else []
+    for key, option in (EXTRA if run.origin["suite"] else OPTIONS | EXTRA).items():
+        value = run.origin[key]
+        if value is not None:
+            words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    words += ["--methods", ",".join(run.methods)]
+    words += ["--prompts", "CLICKS"] if run.origin["prompts"] else []
+    words += ["--calibration", "CALIBRATION"] if run.origin["temperatures"] else []
+    return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _table(comparison: Comparison) -> Table:
+    runs = comparison.runs
+    lines: list[tuple[str, list[str]]] = [
+        ("model", [run.model for run in runs]),
+        ("weights, sha256", [str(run.origin["weights"]) for run in runs]),
+        ("results in", [str(run.folder) for run in runs]),
+        ("measured with ruac", [run.version for run in runs]),
+        ("methods", [", ".join(run.methods) for run in runs]),
+        ("measured after … prompts", [", ".join(map(str, run.clicks)) for run in runs]),
+        ("first prompt", [str(run.origin["prompt"]) for run in runs]),
+        ("objects an image, at most", [f"{run.origin['max_objects']} (seed {run.origin['seed']})" for run in runs]),
+        ("clicks", [run.clicked for run in runs]),
+        ("suite", [str(run.origin["suite"] or "–") for run in runs]),
+        ("fitted temperatures", [_temperatures(run) for run in runs]),
+        ("costs measured on", [str((run.summary.get("cost") or {}).get("machine") or "not measured") for run in runs]),
+    ]
+    header = (Cell("setting"), *(Cell(run.label) for run in runs))
+    notes = ("The hash is of all parameters: equal hashes are equal models, whatever they are called.",)
+    return Table("Settings", header, tuple((Cell(name), *map(Cell, values)) for name, values in lines), notes, prose=True)
+
+
+def _temperatures(run: Run) -> str:
+    fitted = run.origin["temperatures"] or {}
+    return ", ".join(f"{value:.3g} after {prompts}" for prompts, value in fitted.items()) or "–"

@@ -1,0 +1,107 @@
+"""What the report says about its tables and pictures: how to read them, and what they do not show."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+PLACES = MappingProxyType(
+    {
+        "image": "all pixels of the image",
+        "band": "only the pixels within 2 % of the image diagonal of the object, true or predicted",
+    }
+)
+EXAMPLES_MISSING = (
+    "There are no pictures here, because the report was made without the data. With it and the model it shows, for a few "
+    "sets, the image where uncertainty and error agree best and the one where they agree least: ruac report RESULTS --data "
+    "DATA --model MODEL --out report"
+)
+EQUAL_MASKS = (
+    "All methods of one model judge the same masks, those that the model returned with its head: a method differs in what it "
+    "says of each pixel's chance to be wrong, not in the mask. Methods of different models judge different masks, with other "
+    "errors: compare those by AURC, Brier and NLL, which count the errors too, rather than by AUROC or AUPR, and keep an eye "
+    "on J&F."
+)
+FLATTERED = "The best of several methods is chosen here by the very numbers that are shown, which flatters it a little."
+MASK_WORDS = (
+    "How good the masks are, before any uncertainty. A simulated person prompts every object and then clicks where the mask "
+    "is wrong. Objects are averaged within an image, images within a set, sets within a group.",
+)
+CURVE_WORDS = (
+    "Each set counts the same in every curve. Within a set all pixels are pooled, so that large images count more: the "
+    "tables, which are means over images, differ a little.",
+)
+GAIN_WORDS = (
+    "Plain is the entropy of the decoder's own logits, which costs nothing: a method that is not better is not worth its "
+    "time. Each number is the method less plain on the same images, in the units of the tables above, with the 95 % interval "
+    "of a paired bootstrap over images. ▲: the interval lies wholly on the better side of zero; ▼: wholly on the worse side.",
+    "The interval speaks for other images of these very sets. For other sets, look at how many sets agree: p is that of "
+    "Wilcoxon's signed-rank test over sets, two-sided, corrected for the number of methods (Holm), left out with fewer than "
+    "six sets. It takes the sets for independent, which related ones are not. Neither is corrected for the number of "
+    "measures: of twenty intervals without any effect one misses zero.",
+)
+GAIN_TABLE_NOTES = ("Not shown: how good the method or plain is, and whether the gain is large enough to matter to anybody.",)
+PUBLISHED_NOTES = (
+    "J&F: mean of IoU and outline quality; higher is better. In brackets: 95 % bootstrap interval of ours over images; the "
+    "paper gives none. Not shown: anything about uncertainty, for which the paper gives no table that could stand here.",
+)
+EXPECTED_WORDS = (
+    "From a method's probabilities follows the IoU it expects of the returned mask. Here that is held against the true IoU, "
+    "object by object, next to the IoU that the decoder predicts by itself, whatever the method.",
+)
+PEOPLE_WORDS = (
+    "In some sets several people outlined the same objects. The disagreement of a pixel is the share of people in the "
+    "minority there. A good uncertainty is large where people disagree, and not only where the model errs. Only sets with "
+    "several annotators count.",
+)
+EXAMPLE_WORDS = (
+    "Predicted again with the prompts that the evaluation recorded. The sets are those with the highest, the middle and the "
+    "lowest mean AUROC among the sets whose data was given; of each, the images with the highest and the lowest AUROC among "
+    "those with at least 1 % of wrong pixels; of each image, the object with the most wrong pixels. Chosen by this rule, not "
+    "by eye: the extremes of a set are not its typical images.",
+)
+EXAMPLE_NOTES = (
+    "White outline: the truth. Blue clicks (+) are on the object, orange ones (–) on the background, numbered in the order "
+    "given; the dashed frame is what the other tiles show. Errors: blue where the object was missed, orange where the mask "
+    "is too large. Expected error: how likely the method thinks the label to be wrong, black 0 to bright 50 % and more. "
+    "Where errors and bright places coincide, uncertainty and error agree.",
+)
+PAPER_WORDS = (
+    "Models and protocols differ, so that a higher number on either side proves nothing: the paper's models are SAM 2 with "
+    "the Hiera-B+ encoder, fine-tuned on MOSE or not; which images, objects and clicks its numbers are of is not known in "
+    "every detail. Ours are means over images, after the number of prompts named. 'Bayes' is the paper's Bayesian decoder "
+    "without the attack.",
+)
+LIMITS = (
+    "The simulated person always clicks in the middle of the largest error; people do not. Sets are small samples of their "
+    "domains, and which domains there are decides what a mean over them is worth. Intervals tell how the numbers would move "
+    "with other images of the same sets, not with other models, seeds of training or domains.",
+    "Pixels of one image are not independent, so no test counts pixels. An image without a wrong pixel has no AUROC, AUPR or "
+    "Spearman and is left out of those: better masks are judged on fewer images.",
+)
+RELIABILITY_NOTES = (
+    "Pixels are sorted by how likely the method thinks its label to be wrong (to the right: less certain), and each group's "
+    "true error rate is drawn. On the dashed line promises are kept; above it the method is too sure, below it too cautious. "
+    "The strip says which share of the pixels is there, on a logarithmic scale: what happens far to the right concerns few "
+    "pixels. Groups with less than 0.01 % of the pixels are not drawn.",
+    "It does not show whether wrong pixels are told from right ones: a method that gives every pixel the mean error rate "
+    "lies on the line. There are no intervals, because pixels of one image are not independent.",
+)
+RISK_NOTES = (
+    "From right to left, the least certain pixels are set aside. The lower a curve, the fewer errors are left among those "
+    "kept; the dotted line is the perfect order. All methods of one model meet on the right, where everything is kept. The "
+    "axis begins where twelve times as many pixels are set aside as are wrong; the area below, from nothing kept to "
+    "everything, is AURC.",
+    "It does not show calibration: only the order of the pixels counts.",
+)
+GAIN_NOTES = (
+    "Each dot is a set, the large mark the mean over all sets, the black line its 95 % interval for other images of these "
+    "sets. Right of the line is better in every panel. The axis is linear up to a tenth of a point and logarithmic beyond: a "
+    "far dot is very far.",
+    "It does not show how good a method is, only whether it is better than plain.",
+)
+RANK_NOTES = (
+    "On every set the methods are ranked, 1 is best; drawn is each one's mean rank. A bar joins methods whose mean ranks are "
+    "closer than the critical difference: these sets do not tell them apart (Nemenyi's test after Friedman's, 5 %).",
+    "Ranks do not show by how much a method is better: a thousandth of a point counts like ten. The test takes the sets for "
+    "independent, and with few sets it finds little.",
+)
