@@ -10,8 +10,8 @@ import argparse
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import Any, NoReturn, get_args, get_origin, get_type_hints
@@ -26,14 +26,16 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 @dataclass(frozen=True)
 class Command:
-    """home: module and name of the function; help: in a line; positional: the arguments that need no option name, in words."""
+    """home: module and name of the function; help: in a line; positional: the arguments that need no option name, in words; methods:
+    other functions, each in place of the one at home when --method names it; then --config FILE is how that one is called for."""
 
     home: str
     help: str
     positional: str | None = None
+    methods: Mapping[str, str] = field(default_factory=dict)
 
-    def function(self) -> Callable[..., object]:
-        module, name = self.home.split(":")
+    def function(self, method: str | None = None) -> Callable[..., object]:
+        module, name = (self.home if method is None else self.methods[method]).split(":")
         return getattr(import_module(module), name)
 
 
@@ -41,10 +43,18 @@ COMMANDS = {
     "predict": Command("ruac.predict:predict", "masks and their uncertainty for your photographs", positional="images"),
     "demo": Command("ruac.predict:demo", "the same on a photograph that is already on your disk"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
+    "report": Command(
+        "ruac.report.command:report", "evaluations as a page to read: tables, curves, examples", positional="results"
+    ),
     "attack": Command(
         "ruac.attack.command:attack", "what an attack does to a photograph and to its uncertainty", positional="pictures"
     ),
-    "train": Command("ruac.training.loop:train", "train a model from a configuration file"),
+    "train": Command(
+        "ruac.training.command:recipe",
+        "an uncertainty head for a SAM that you have, or a whole model from a recipe",
+        methods={"head": "ruac.training.command:head"},
+    ),
+    "tune": Command("ruac.training.tune:tune", "search for the settings of a recipe on shifted pictures of its own source"),
     "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
     "data list": Command("ruac.data.command:list_domains", "name the data sets that can be converted"),
     "data info": Command("ruac.data.command:info", "what is known of one: layout, licence, citation", positional="domain"),
@@ -65,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             word = _parser_of_names(name).parse_args([words.pop(0)]).command
             name = f"{name} {word}".strip()
         command = COMMANDS[name]
-        function = command.function()
-        values = _parse(name, command, function, words)
+        method, words = _method(command, words)
+        function = command.function(method)
+        values = _parse(name if method is None else f"{name} --method {method}", command, function, words)
         _hide_loading_bars()
         function(**values)
     except KeyboardInterrupt:
@@ -113,6 +124,25 @@ def _parser_of_names(group: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ruac {version('ruac')}")
     return parser
+
+
+def _method(command: Command, words: list[str]) -> tuple[str | None, list[str]]:
+    """What --method names, and the other words. Raises ArgumentError when it is neither that nor --config, or both."""
+    if not command.methods:
+        return None, words
+    parser = _TopParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--method", choices=list(command.methods))
+    method, rest = parser.parse_known_args(words)
+    method = method.method
+    configured = any(word == "--config" or word.startswith("--config=") for word in rest)
+    if method is not None and configured:
+        raise argparse.ArgumentError(
+            None, f"--config and --method {method} contradict each other: a recipe says itself what it trains"
+        )
+    if method is None and not configured and not {"-h", "--help"} & set(rest):
+        ways = " or ".join(f"--method {name}" for name in command.methods)
+        raise argparse.ArgumentError(None, f"say what to train: {ways}, or a recipe with --config FILE")
+    return method, rest
 
 
 def _parse(name: str, command: Command, function: Callable[..., object], words: Sequence[str]) -> dict[str, Any]:

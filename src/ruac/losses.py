@@ -6,9 +6,15 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ruac.distribution import bernoulli_entropy
+from ruac.features import DecoderFeatures
+from ruac.heads import CONCENTRATION_RANGE, ExactHead, PaperHead
+from ruac.weibull import kl_to_gamma
+
+# shape and rate of the Gamma prior of every random factor; the released settings call the second number a scale and use it as a rate
+PRIOR = 1.0, 3.0
 
 
 def normalised_focal(logits: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> Tensor:
@@ -44,12 +50,12 @@ def mask_iou(logits: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> tuple[Tensor, Tensor]:
     """The segmentation loss of SAM: token 0 always learns; of the multimask tokens 1.. the one with the least loss does.
 
-    logits: [B, P, K, H, W], iou: [B, P, K] predicted. Returns the mean loss and the true IoU [B, P, K].
+    logits: [B, P, K, H, W], iou: [B, P, K] predicted. Returns the loss of every object [B, P] and the true IoU [B, P, K].
     """
     each = normalised_focal(logits, target, valid, gamma) + dice(logits, target, valid)
     true_iou = mask_iou(logits, target, valid)
-    quality = (iou - true_iou).abs().mean()
-    return each[..., 0].mean() + each[..., 1:].amin(-1).mean() + quality, true_iou
+    quality = (iou - true_iou).abs().mean(-1)
+    return each[..., 0] + each[..., 1:].amin(-1) + quality, true_iou
 
 
 def error_pairs(
@@ -112,3 +118,22 @@ def alignment(logit: Tensor, target: Tensor, valid: Tensor, kind: Literal["paper
     u, e = uncertainty.detach(), error.detach()
     each = error * torch.exp(-u) + (1 - error) * torch.exp(u) + e * torch.exp(-uncertainty) + (1 - e) * torch.exp(uncertainty)
     return (each * valid).sum() / valid.expand_as(each).sum().clamp_min(1)
+
+
+def divergence(head: nn.Module, features: DecoderFeatures) -> Tensor | None:
+    """Divergence of the head's Weibull factors from their prior in nats, summed over the elements of each picture: [B].
+
+    Of form A both factors, pixels and weights. Of form B the weights alone, all four split parts: the concentration of its pixels is
+    no parameter but follows from the variance. None for a head without such factors.
+    """
+    if isinstance(head, PaperHead):
+        pixels, k_pixel, weights, k_weight = head.factors(features)
+        parts = [kl_to_gamma(pixels, k_pixel, *PRIOR), *(kl_to_gamma(weight, k_weight, *PRIOR) for weight in weights)]
+    elif isinstance(head, ExactHead):
+        weights, _ = head.weights(features)
+        concentration = F.softplus(head.weight_concentration(features.tokens)).clamp(*CONCENTRATION_RANGE)
+        # [h+, h-] of the foreground and [h-, h+] of the background
+        parts = 2 * [kl_to_gamma(part, concentration, *PRIOR) for part in (F.relu(weights), F.relu(-weights))]
+    else:
+        return None
+    return torch.stack([part.flatten(1).sum(1) for part in parts]).sum(0)
