@@ -5,8 +5,8 @@
 Each attacker learns for 50 steps against the frozen embedded model at 256 px on training pictures, to make one of the two alignment
 losses large, whose slope at the clean picture it is shown as in training; then held-out pictures are attacked. For every picture,
 noise has the same root mean square change of its pixels as the attack. Three seeds; bootstrap intervals over pictures. Exits 1 unless
-every attack raises the proper loss more than noise does, the interval of the difference above zero (--quick: two steps on few
-pictures, only to see that it runs). The paper's loss is measured as well.
+every attack raises its loss more than noise does, the interval of the difference above zero (--quick: two steps on few pictures, only
+to see that it runs).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def main() -> int:
     table = [summary(kind, loss, np.stack(each)) for (kind, loss), each in found.items()]
     if options.out:
         write_text(options.out, markdown(table, steps, seeds))
-    reached = options.quick or all(row["beyond_noise"][1] > 0 for row in table if row["loss"] == "proper")
+    reached = options.quick or all(row["beyond_noise"][1] > 0 for row in table)
     figures = {"table": table, "steps": steps, "seeds": seeds, "quick": options.quick, "ok": reached}
     print(json.dumps({**figures, "machine": describe_machine()}))
     return 0 if reached else 1

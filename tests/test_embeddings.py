@@ -95,7 +95,11 @@ def test_damaged_files_are_made_again(which: str, damage: str, tmp_path: Path) -
         whole = encode(model)
     (file,) = [path for path in tmp_path.iterdir() if (path.name == POSITION) == (which == "position")]
     good = file.read_bytes()
-    bad = {"a flipped bit": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:], "half of it": good[: len(good) // 2], "nothing left": b""}
+    bad = {
+        "a flipped bit": good[:-9] + bytes([good[-9] ^ 1]) + good[-8:],
+        "half of it": good[: len(good) // 2],
+        "nothing left": b"",
+    }
     file.write_bytes(bad[damage])
     with encoded_once(model, tmp_path) as cached:
         assert same(encode(model), whole)

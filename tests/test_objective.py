@@ -122,7 +122,7 @@ def test_clean_and_attacked_share_one_unit_of_weight_and_before_the_attack_begin
 
 def test_the_sum_of_both_gradients_is_that_of_the_weighted_sum():
     """Two backward passes in turn leave what one pass of the whole objective would have left."""
-    stage = replace(RUAC, attack=Attacking(kind="deformation", begins=0.0))
+    stage = replace(RUAC, attack=Attacking(kind="deformation", begins=0.0, slope=False))
     objective = objective_for(stage)
     batch = batch_for(objective.model)
     branches(objective, batch)

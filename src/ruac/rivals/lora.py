@@ -26,10 +26,12 @@ def with_lora(model: RuacModel, rank: int, seed: int = 0) -> None:
     """Add an adapter to every linear layer and every full convolution of `PARTS`, in place; the answers do not change yet.
 
     Depthwise convolutions have no rank to reduce, and transposed ones no adapter in peft: they stay as they are. The adapters'
-    numbers are a function of the seed.
+    numbers are a function of the seed. Raises ValueError without peft.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError:
+        raise ValueError("low-rank adapters need peft: pip install 'ruac[train]'") from None
     names = [f"sam.{name}" for name, module in model.sam.named_modules() if name.split(".")[0] in PARTS and _adaptable(module)]
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=names)
     with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,6 @@
 """What a frozen Segment Anything model answers about the objects of a picture, made once and kept on disk for many steps of a head.
 
 As in `objective.Objective`, half of the answers follow one prompt and half two to eight, each a correction of the model's own mask.
-Other than there, the mask that is given back with a correction is by the head as it was when the answers were made.
 """
 
 from __future__ import annotations

@@ -81,8 +81,11 @@ def of_chosen(
     else:
         name = "nll" if stage.alignment == "proper" else "align"
         found = {name: _each(partial(alignment, kind=stage.alignment), logit, truth, valid)}
-    each = [[maps[i : i + 1] for maps in (logit, plain, truth, valid)] for i in range(len(rngs))]
-    order, worse = torch.stack([_error_order(*maps, rng) for maps, rng in zip(each, rngs, strict=True)], 1)
+    each = []
+    for i, rng in enumerate(rngs):
+        one = slice(i, i + 1)
+        each.append(_error_order(logit[one], plain[one], truth[one], valid[one], rng))
+    order, worse = torch.stack(each, 1)
     return {**found, "rank": order, "harm": worse}
 
 

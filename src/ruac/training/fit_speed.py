@@ -15,7 +15,6 @@ from ruac.heads import ExactHead
 from ruac.model import RuacModel
 from ruac.training.answers import AnswerFiles, Answers, Picture, make_answers, picture_seed
 from ruac.training.fit import FitConfig, fitting_step, make_optimizer
-from ruac.training.head_loss import fitted_parameters
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,6 @@ def step_times(model: RuacModel, samples: Sequence[Sample], folder: Path, rounds
     config = FitConfig()
     stage, head = config.stage, cast(ExactHead, model.head)
     model.eval().requires_grad_(False)
-    for parameter in fitted_parameters(head).values():
-        parameter.requires_grad_(True)
     files, optimizer = AnswerFiles(folder, model, stage.objects, config.seed), make_optimizer(head, config)
 
     def made(picture: Picture) -> Answers | None:

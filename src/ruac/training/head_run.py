@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -65,7 +66,7 @@ def run_head(run: HeadRun, console: Console) -> tuple[str, ...]:
     Raises ValueError and FileNotFoundError as `ruac train --method head` does.
     """
     parts = split(find_sets(run.data), run.max_images)
-    model = open_for_fitting(run.model, run.device)
+    model = open_for_fitting(run.model, run.device, run.config.seed)
     stage = run.config.stage
     folders = Folders.of(run.out / "cache", model, stage.objects, run.config.seed)
     files = AnswerFiles(folders.answers, model, stage.objects, run.config.seed)
@@ -93,19 +94,23 @@ def run_head(run: HeadRun, console: Console) -> tuple[str, ...]:
     return outcome.failed
 
 
-def open_for_fitting(name: str, device: str) -> RuacModel:
-    """A model with an exact head, its own or one at its start. Raises ValueError for a head of another kind, else as `load`."""
-    with warnings.catch_warnings(
-        action="ignore", category=UserWarning
-    ):  # of a head that is not trained yet, which is why we are here
+def open_for_fitting(name: str, device: str, seed: int) -> RuacModel:
+    """A model with an exact head: its own where that is trained, else one at its start, a function of the seed.
+
+    Raises ValueError for a trained head of another kind, else as `load`.
+    """
+    # that the head is not trained yet is why we are here
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
         model = load(name, device)
     if model.config.head == "paper":
         raise ValueError(
             f"--model {name}: its head is of the kind 'paper', which makes masks of its own and is trained with them; "
             "train it with a recipe, or start from the Segment Anything model that it was made for"
         )
-    if not isinstance(model.head, ExactHead):
-        model.head = make_head("exact", model.family.channels, model.family.token_width).to(device)
+    if not (isinstance(model.head, ExactHead) and model.config.head_trained):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model.head = make_head("exact", model.family.channels, model.family.token_width).to(device)
         model.config.head, model.config.head_trained = "exact", False
     return model.eval().requires_grad_(False)
 
@@ -157,10 +162,7 @@ def mask_note(found: BeforeAfter) -> str:
     if largest == 0:
         return "No mask changed."
     mean = max(abs(mask.difference.mean) for mask in found.masks)
-    return (
-        "The head leaves a mask as the decoder makes it, but a decoder that is given larger or smaller logits back with a correction "
-        f"may make another one: J&F changed by {100 * mean:.2f} points on average, by {100 * largest:.2f} at most."
-    )
+    return f"Masks changed: J&F by {100 * mean:.2f} points on average, by {100 * largest:.2f} at most."
 
 
 def usage(run: HeadRun) -> str:

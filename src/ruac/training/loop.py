@@ -95,6 +95,8 @@ def _train(run: Run) -> Path:
     model = start_model(config, run.variant.adapt)
     saved = load_checkpoint(config)
     if saved is not None:
+        if saved.model.keys() != model.state_dict().keys():
+            raise ValueError(f"{config.out}: belongs to a run of another kind of model; choose another --config.out or remove it")
         model.load_state_dict(saved.model)
     model.to(device=accelerator.device)  # pyright: ignore[reportCallIssue]  hidden by transformers' signature
     averages = {name: p.detach().clone() for name, p in model.named_parameters()}

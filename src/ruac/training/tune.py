@@ -10,10 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import optuna
 import yaml
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.trial import TrialState
 
 from ruac.data.folder import FolderSet
 from ruac.errors import WorkError, one_line
@@ -28,6 +25,13 @@ from ruac.training.space import Range, default_space, searched, varied
 from ruac.training.trial_score import score, shifted_pictures
 from ruac.training.variant import PLAIN
 from ruac.writing import require_folder, write_whole
+
+try:
+    import optuna
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+    from optuna.trial import TrialState
+except ModuleNotFoundError:
+    raise ValueError("ruac tune needs Optuna: pip install 'ruac[train]'") from None
 
 # seconds: a worker gives a sign of life so often, and its trial is another's after so long without one
 HEARTBEAT, GRACE = 20, 60
