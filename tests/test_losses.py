@@ -6,7 +6,21 @@ import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
 from ruac.distribution import bernoulli_entropy
-from ruac.losses import alignment, best_of_many, dice, error_pairs, harm, likelihood, mask_iou, normalised_focal, ranking
+from ruac.features import DecoderFeatures
+from ruac.heads import ExactHead, PaperHead, PlainHead
+from ruac.losses import (
+    alignment,
+    best_of_many,
+    dice,
+    divergence,
+    error_pairs,
+    harm,
+    likelihood,
+    mask_iou,
+    normalised_focal,
+    ranking,
+)
+from ruac.weibull import SCALE_FLOOR, mean_factor
 
 B, P, K, H, W = 2, 2, 4, 6, 7
 
@@ -73,6 +87,14 @@ def test_only_token_zero_and_the_best_multimask_token_learn(masks):
     learns = logits.grad.abs().sum((-2, -1)) > 0
     assert learns[..., 0].all()
     assert (learns[..., 1:].sum(-1) == 1).all()
+
+
+def test_the_loss_of_an_object_is_its_own(masks):
+    iou = torch.rand(B, P, K, generator=torch.Generator().manual_seed(0))
+    loss, true_iou = best_of_many(masks["logits"], iou, masks["target"], masks["valid"])
+    one, _ = best_of_many(masks["logits"][1:, :1], iou[1:, :1], masks["target"][1:, :1], masks["valid"][1:])
+    torch.testing.assert_close(loss[1, 0], one[0, 0])
+    torch.testing.assert_close(true_iou, mask_iou(**masks))
 
 
 def test_likelihood_is_least_at_the_true_frequency():
@@ -152,3 +174,39 @@ def test_proper_alignment_is_least_at_the_true_frequency():
     logits = torch.linspace(-3, 3, 601)
     losses = [alignment(x.expand(1, 1, 1, 2, 2), target, torch.ones(1, 1, 1, 2, 2), "proper").item() for x in logits]
     assert logits[int(torch.tensor(losses).argmin())].sigmoid().item() == pytest.approx(0.75, abs=0.005)
+
+
+@pytest.fixture
+def decoded() -> DecoderFeatures:
+    g = torch.Generator().manual_seed(5)
+    shapes = {"pixels": (B, P, 8, H, W), "weights": (B, P, K, 8), "tokens": (B, P, K, 16), "iou": (B, P, K)}
+    return DecoderFeatures(**{name: torch.randn(shape, generator=g) for name, shape in shapes.items()}, object_logit=None)
+
+
+def of_distributions(mean: torch.Tensor, concentration: torch.Tensor) -> torch.Tensor:
+    """By torch.distributions, summed over the elements of each picture."""
+    scale = (mean / mean_factor(concentration)).clamp_min(SCALE_FLOOR)
+    weibull = torch.distributions.Weibull(scale, concentration.expand_as(scale))
+    return torch.distributions.kl_divergence(weibull, torch.distributions.Gamma(1.0, 3.0)).flatten(1).sum(1)
+
+
+def test_divergence_of_the_papers_head_is_that_of_both_factors(decoded):
+    torch.manual_seed(0)
+    head = PaperHead(8, 16)
+    pixels, k_pixel, (foreground, background), k_weight = head.factors(decoded)
+    expected = of_distributions(pixels, k_pixel) + of_distributions(foreground, k_weight) + of_distributions(background, k_weight)
+    found = divergence(head, decoded)
+    torch.testing.assert_close(found, expected)
+    assert found.shape == (B,)
+    assert (found > 100).all()
+    found.sum().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_divergence_of_the_exact_head_is_that_of_its_four_split_weights(decoded):
+    head = ExactHead(8, 16)
+    concentration = torch.full((B, P, K, 8), F.softplus(torch.tensor(head.START)).item())
+    positive, negative = decoded.weights.clamp_min(0), (-decoded.weights).clamp_min(0)
+    expected = 2 * (of_distributions(positive, concentration) + of_distributions(negative, concentration))
+    torch.testing.assert_close(divergence(head, decoded), expected)
+    assert divergence(PlainHead(), decoded) is None

@@ -109,6 +109,26 @@ def test_attackers_climb_what_the_model_descends():
     assert after(0.01, defenders) < before - 1e-3
 
 
+@pytest.mark.parametrize("train", ["all", "decoder", "head"])
+def test_attackers_are_shown_the_slope_of_the_clean_loss_where_the_stage_says_so(train):
+    for slope in (True, False):
+        objective = objective_for(replace(RUAC, train=train, attack=Attacking(begins=0.0, slope=slope)), model_of("sam2"))
+        branches(objective, batch_for(objective.model))
+        assert ({"attack.style.follow", "attack.deformation.follow"} <= gradients(objective).keys()) == slope
+
+
+def test_the_slope_is_the_gradient_of_the_clean_loss_in_the_pictures():
+    objective = objective_for(RUAC, model_of("sam2"))
+    batch = batch_for(objective.model)
+    clean = objective(batch, CHANCE, 1.0)
+    clean.loss.backward()
+    slope = clean.pending.asked.images.grad
+    step = 0.5 * slope / slope.abs().amax()
+    brighter = objective(replace(batch, images=batch.images + step), CHANCE, 1.0).loss.item()
+    darker = objective(replace(batch, images=batch.images - step), CHANCE, 1.0).loss.item()
+    assert (brighter - darker) / 2 == pytest.approx((slope * step).sum().item(), rel=0.1)
+
+
 def test_clean_and_attacked_share_one_unit_of_weight_and_before_the_attack_begins_the_clean_one_has_it_all():
     batch = batch_for(model_of())
     stage = replace(RUAC, attack=Attacking(kind="none", begins=0.5))

@@ -190,7 +190,7 @@ def test_no_objects_at_all_is_one_line(sam2: Path, tmp_path: Path, capsys: pytes
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--method", "head"], "arguments are required: --data, --out; see ruac train --method head --help"),
+        (["--method", "head"], "arguments are required: data, out; see ruac train --help"),
         (["--method", "foot"], "invalid choice: 'foot'"),
         (["--method"], "expected one argument"),
         (["--method", "head", "--config", "a.yaml"], "--config and --method head contradict each other"),

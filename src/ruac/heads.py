@@ -196,8 +196,9 @@ def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor
     # a mask at a time: the product with all weights at once would be K times as large as the pixels
     sizes = [torch.linalg.vector_norm(pixels * w[..., None, None], dim=2) for w in weights.unbind(2)]
     x2h2 = torch.stack(sizes, 2).square()
-    lowest, highest = (cv2_pixel * (1 + cv2_weight) + cv2_weight for cv2_pixel in VARIATION_RANGE)
-    return x2h2 * lowest.amax(-1)[..., None, None], x2h2 * highest.amin(-1)[..., None, None]
+    most, least = (cv2[..., None, None] for cv2 in (cv2_weight.amax(-1), cv2_weight.amin(-1)))
+    lowest, highest = VARIATION_RANGE
+    return x2h2 * (lowest * (1 + most) + most), x2h2 * (highest * (1 + least) + least)
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:
