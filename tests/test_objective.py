@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import TINY, tiny_nano
+from families import TINY, shaken, tiny_nano, tiny_sam2
 from torch import nn
 
 from ruac.model import RuacModel
@@ -25,7 +25,9 @@ FAMILIES = {**TINY, "nano": tiny_nano}
 
 def model_of(family: str = "nano", head: str = "exact") -> RuacModel:
     torch.manual_seed(0)
-    model = RuacModel.around(FAMILIES[family](), head)
+    sam = FAMILIES[family]()
+    # as transformers starts them, pictures hardly matter
+    model = RuacModel.around(sam if family == "nano" else shaken(sam), head)
     model.config.head_trained = True
     return model
 
@@ -118,15 +120,26 @@ def test_attackers_are_shown_the_slope_of_the_clean_loss_where_the_stage_says_so
 
 
 def test_the_slope_is_the_gradient_of_the_clean_loss_in_the_pictures():
-    objective = objective_for(RUAC, model_of("sam2"))
-    batch = batch_for(objective.model)
-    clean = objective(batch, CHANCE, 1.0)
+    def smooth(judged: Judged) -> torch.Tensor:
+        """Without the steps of the losses: which candidate is best, which IoU it has."""
+        return (judged.model(judged.decoded).mean.sigmoid().mean((-2, -1)) * judged.truth.mean((-2, -1))).mean((1, 2))
+
+    model = RuacModel.around(shaken(tiny_sam2()).double())
+    objective = objective_for(RUAC, model.double(), Variant(loss=smooth))
+    clean = objective(batch_for(objective.model), CHANCE, 1.0)
     clean.loss.backward()
-    slope = clean.pending.asked.images.grad
-    step = 0.5 * slope / slope.abs().amax()
-    brighter = objective(replace(batch, images=batch.images + step), CHANCE, 1.0).loss.item()
-    darker = objective(replace(batch, images=batch.images - step), CHANCE, 1.0).loss.item()
-    assert (brighter - darker) / 2 == pytest.approx((slope * step).sum().item(), rel=0.1)
+    asked = clean.pending.asked
+    slope, images = asked.images.grad, asked.images.detach()
+
+    def loss(changed: torch.Tensor) -> float:
+        """With the clicks as they are, which jump."""
+        with torch.no_grad():
+            return objective._branch(asked, objective._encoded(changed), attacked=False)[0].mean().item()
+
+    step = 0.01 * slope.sign()
+    rise = 0.8 * (loss(images + step) - loss(images - step)) / 2
+    assert rise == pytest.approx((slope * step).sum().item(), rel=0.1)
+    assert rise > 1e-7
 
 
 def test_clean_and_attacked_share_one_unit_of_weight_and_before_the_attack_begins_the_clean_one_has_it_all():
@@ -252,7 +265,7 @@ def test_the_table_of_positions_is_never_trained():
 def test_pgd_climbs_the_loss_of_the_attacked_branch():
     objective = objective_for(replace(RUAC, attack=Attacking(kind="pgd", begins=0.0)), model_of("sam2"))
     clean, attacked = branches(objective, batch_for(objective.model))
-    assert attacked.loss.item() / 0.2 > clean.loss.item() / 0.8 + 0.004
+    assert attacked.loss.item() / 0.2 > clean.loss.item() / 0.8 + 0.05
 
 
 def test_bfloat16_is_for_the_model_and_not_for_its_losses():

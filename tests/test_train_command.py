@@ -129,6 +129,7 @@ def test_it_says_what_it_needs_and_what_it_found(
     assert all(change["before"] is not None for change in json.loads((tmp_path / "report.json").read_text())["changes"])
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_head(data: Path, sam2: Path, tmp_path: Path) -> None:
     """SIGKILL once while the pictures are clicked on, once while the head is fitted; then to the end."""
     more = ["--steps", "400", "--objects", "2"]
