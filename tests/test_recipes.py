@@ -58,7 +58,7 @@ def write_videos(root: Path, clips: int = 3, frames: int = 2) -> Path:
             ids[:, -4:] = IGNORE
             image = rng.integers(0, 100, (60, 90, 3)) + 60 * (ids[..., None] % 3)
             Image.fromarray(image.astype(np.uint8)).save(root / "JPEGImages" / f"clip{clip}" / f"{frame:05d}.jpg")
-            mask = Image.fromarray(ids, "P")
+            mask = Image.fromarray(ids)
             mask.putpalette([value for i in range(256) for value in (255 - i, i, 7)])
             mask.save(root / "Annotations" / f"clip{clip}" / f"{frame:05d}.png")
     return root

@@ -248,7 +248,7 @@ def run(command: list[str]) -> None:
 def test_kill_minus_nine_loses_at_most_the_last_interval(data, start, tmp_path):
     """Through the real command: killed once a checkpoint is there, run again, equal to the run that was left alone."""
     settings = tmp_path / "settings.yaml"
-    stages = [{"steps": 12, "image_size": 64, "images": 4, "objects": 2, "warmup": 1}]
+    stages = [{"steps": 12, "image_size": 64, "images": 4, "objects": 2, "warmup": 1, "alignment_weight": 0.1, "attack": {}}]
     command = [sys.executable, "-m", "ruac", "train", "--config", str(settings)]
 
     def write(out: Path) -> None:

@@ -77,19 +77,26 @@ class BeforeAfter:
 
     @property
     def better(self) -> bool:
-        """Whether the head finds errors better than plain entropy, or says their number better, and nothing is worse for it."""
+        """Whether more is clearly better than with plain entropy than is clearly worse."""
         return self.count("better") > self.count("worse")
 
     def verdict(self) -> str:
-        """In a sentence."""
-        counts = ", ".join(f"{self.count(v)} {v}" for v in ("better", "worse", "unclear"))
+        """In a few words, with what is better and what is worse."""
         few = ", which are too few to prove anything," if self.images < FEW else ""
-        start = f"On {self.images} held-out pictures{few} the fitted head is"
-        figures = f"of {len(self.changes)} figures: {counts}"
-        if self.better:
-            return f"{start} better than plain entropy ({figures})."
-        remedy = "Do without it, or fit it to more pictures like those that you will use it on."
-        return f"{start} NOT better than plain entropy ({figures}). {remedy}"
+        start = (
+            f"On {self.images} held-out pictures{few} the fitted head is {'' if self.better else 'NOT '}better than plain entropy"
+        )
+        figures = f"Clearly better: {self._named('better')}. Clearly worse: {self._named('worse')}."
+        remedy = "" if self.better else " Do without it, or fit it to more pictures like those that you will use it on."
+        return f"{start}. {figures}{remedy}"
+
+    def _named(self, verdict: Verdict) -> str:
+        """ "AUROC @1 @3, ECE @5" """
+        clicks = {name: [c.clicks for c in self.changes if (c.measure, c.verdict) == (name, verdict)] for name in MEASURES}
+        return (
+            ", ".join(" ".join([MEASURES[name], *(f"@{n}" for n in found)]) for name, found in clicks.items() if found)
+            or "nothing"
+        )
 
 
 def evaluate_before(model: RuacModel, held_out: Sequence[FolderSet], out: Path) -> Summary:

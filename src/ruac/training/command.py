@@ -62,7 +62,7 @@ def head(
         max_images: Only so many pictures of each set, the first by name.
         seed: Chooses objects, clicks and the order of the pictures.
         device: cpu, cuda, mps ...
-        keep_cache: Keep out/cache, with which another run on these pictures, in the same folder, starts at once.
+        keep_cache: Keep out/cache: once fit.safetensors and evaluation/ are removed, another run in this folder encodes nothing anew.
 
     Raises:
         ValueError: For settings that make no sense, a model whose head is of another kind, a full disk, and results of another run.
