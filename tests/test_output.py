@@ -7,10 +7,11 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 
+from ruac.calibrate.bounds import Bounds
 from ruac.distribution import MaskDistribution
 from ruac.features import Frame
 from ruac.output import Origin, encode_uncertainty, output_names, save
-from ruac.overlay import LONG_SIDE, Marks, draw_overlay
+from ruac.overlay import INNER, LONG_SIDE, OUTER, Around, Marks, draw_overlay
 from ruac.predictor import Prediction, Prompt
 from ruac.writing import write_whole
 
@@ -82,6 +83,18 @@ def test_empty_mask_has_a_summary_too(tmp_path: Path, image: np.ndarray) -> None
     summary = json.loads(paths[".json"].read_text())
     assert (summary["area"], summary["expected_iou"], summary["mean_uncertainty"]["band"]) == (0, 0.0, None)
     assert coco_mask.decode(summary["rle"]).sum() == 0
+
+
+def test_bounds_are_two_more_files_and_an_entry(tmp_path: Path, image: np.ndarray, prediction: Prediction) -> None:
+    mask = prediction.masks[0]
+    inner, outer = (cv2.morphologyEx(mask.view(np.uint8), op, np.ones((5, 5))) > 0 for op in (cv2.MORPH_ERODE, cv2.MORPH_DILATE))
+    bounds = Bounds(inner, outer, {"alpha": 0.1}, "inner", "outer")
+    paths = save(tmp_path, "a", image, Prompt(point_coords=[[30, 20]]), prediction, ORIGIN, bounds)
+    assert sorted(paths) == [".inner.png", ".json", ".mask.png", ".outer.png", ".overlay.png", ".uncertainty.png"]
+    assert all(path.is_file() for path in paths.values())
+    for suffix, edge in ((".inner.png", inner), (".outer.png", outer), (".mask.png", mask)):
+        np.testing.assert_array_equal(cv2.imread(str(paths[suffix]), cv2.IMREAD_UNCHANGED), np.where(edge, 255, 0))
+    assert json.loads(paths[".json"].read_text())["guarantee"] == {"alpha": 0.1}
 
 
 def test_name_cannot_lead_out_of_the_folder(tmp_path: Path, image: np.ndarray, prediction: Prediction) -> None:
@@ -162,6 +175,26 @@ def test_overlay_shows_the_uncertain_in_colour_and_the_outside_dark() -> None:
         assert red > 220
         assert green > 220
         assert blue < red - 40
+
+
+def test_overlay_draws_the_masks_around_as_lines_the_outer_one_dashed() -> None:
+    """A hundred pixels inside and outside the mask's edge at columns 200 to 600."""
+    columns = np.arange(800)[None].repeat(800, 0)
+    inner, mask, outer = ((columns >= 200 + step) & (columns < 600 - step) for step in (100, 0, -100))
+    photo, sure = np.full((800, 800, 3), 120, np.uint8), np.zeros((800, 800), np.float32)
+    with_lines = draw_overlay(photo, mask, sure, Marks(), "", Around(inner, outer, "inner", "outer"))
+    without = draw_overlay(photo, mask, sure, Marks())
+    assert with_lines.shape[0] > without.shape[0]  # a row of the legend
+
+    def share(column: int, colour: tuple[int, int, int]) -> float:
+        near = np.abs(with_lines[20:780, column - 2 : column + 3].astype(int) - colour).max(-1) < 30
+        return near.any(1).mean()
+
+    assert share(300, INNER) == share(499, INNER) == 1
+    assert 0.4 < share(100, OUTER) < 0.8
+    assert 0.4 < share(699, OUTER) < 0.8
+    assert share(300, OUTER) == share(100, INNER) == 0
+    np.testing.assert_array_equal(with_lines[20:780, 190:290], without[20:780, 190:290])
 
 
 def test_overlay_marks_prompts_where_they_are() -> None:

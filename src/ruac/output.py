@@ -1,4 +1,7 @@
-"""What is left on disk of a prediction: <name>.mask.png, <name>.uncertainty.png, <name>.overlay.png and <name>.json."""
+"""What is left on disk of a prediction: <name>.mask.png, <name>.uncertainty.png, <name>.overlay.png and <name>.json.
+
+With a calibration there are <name>.inner.png and <name>.outer.png, too.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from ruac.overlay import Marks, draw_overlay
-from ruac.predictor import Prediction, Prompt, suggest_click
+from ruac.calibrate.bounds import Bounds
+from ruac.overlay import Around, Marks, draw_overlay
+from ruac.predictor import Prediction, Predictor, Prompt
 from ruac.regions import band_around
 from ruac.writing import write_whole
 
 SUFFIXES = (".mask.png", ".uncertainty.png", ".overlay.png", ".json")
+BOUND_SUFFIXES = (".inner.png", ".outer.png")
 UNCERTAINTY_SCALE = 65535  # of a 16-bit pixel: 1 bit
 
 
@@ -52,21 +57,35 @@ def output_names(images: Sequence[Path]) -> list[str]:
 
 
 def save(
-    folder: Path, name: str, image: NDArray[np.uint8], prompt: Prompt, prediction: Prediction, origin: Origin
+    folder: Path,
+    name: str,
+    image: NDArray[np.uint8],
+    prompt: Prompt,
+    prediction: Prediction,
+    origin: Origin,
+    bounds: Bounds | None = None,
 ) -> dict[str, Path]:
-    """Write the four files of one object; each appears whole or not at all. Returns them by SUFFIXES.
+    """Write the files of one object; each appears whole or not at all. Returns them by SUFFIXES, and BOUND_SUFFIXES if there
+    are bounds.
 
     Raises ValueError when the name would lead out of the folder, OSError when the disk is full or not writable.
     """
-    paths = {suffix: folder / f"{name}{suffix}" for suffix in SUFFIXES}
+    paths = {suffix: folder / f"{name}{suffix}" for suffix in (*(BOUND_SUFFIXES if bounds else ()), *SUFFIXES)}
     if any(path.resolve().parent != folder.resolve() for path in paths.values()):
         raise ValueError(f"{name!r} cannot be the name of a result")
     mask, uncertainty = prediction.masks[0], prediction.uncertainty[0]
     summary = describe(prompt, prediction, origin)
     click = summary["next_click"]
     marks = Marks(points_of(prompt), box_of(prompt), (click["x"], click["y"]))
-    overlay = draw_overlay(image, mask, uncertainty, marks, _caption(summary))
-    contents = {
+    around = None
+    contents: dict[str, bytes] = {}
+    if bounds is not None:
+        summary["guarantee"] = bounds.promise
+        around = Around(bounds.inner, bounds.outer, bounds.inner_words, bounds.outer_words)
+        pair = zip(BOUND_SUFFIXES, (bounds.inner, bounds.outer), strict=True)
+        contents |= {suffix: _png(edge.astype(np.uint8) * 255) for suffix, edge in pair}
+    overlay = draw_overlay(image, mask, uncertainty, marks, _caption(summary), around)
+    contents |= {
         ".mask.png": _png(mask.astype(np.uint8) * 255),
         ".uncertainty.png": _png(encode_uncertainty(uncertainty)),
         ".overlay.png": _png(overlay[..., ::-1]),
@@ -81,7 +100,7 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
     """The contents of <name>.json."""
     mask, uncertainty = prediction.masks[0], prediction.uncertainty[0]
     band = band_around(mask, mask)
-    x, y, label = suggest_click(prediction)
+    click = Predictor.next_click(prediction)
     rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
     counts = rle["counts"]
     return {
@@ -97,7 +116,7 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
             "image": _mean(uncertainty),
             "band": _mean(uncertainty[band]) if band.any() else None,
         },
-        "next_click": {"x": x, "y": y, "label": label},
+        "next_click": {"x": click.x, "y": click.y, "label": click.label},
         "rle": {"size": [int(n) for n in rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts},
         "model": origin.model,
         "model_sha256": origin.model_sha256,

@@ -22,6 +22,9 @@ OUTSIDE = 0.55  # brightness left to what is not in the mask
 # blue and orange stay apart for colour-blind eyes; the signs say the same once more
 BLUE, ORANGE, WHITE, DARK = (31, 119, 255), (230, 97, 0), (255, 255, 255), (20, 20, 20)
 PAPER, INK, FAINT = (23, 24, 28), (242, 242, 242), (176, 180, 189)
+# neither is a colour of the map; the outer line is dashed, too
+INNER, OUTER = (94, 235, 140), (90, 205, 255)
+DASH = 1.4  # units
 SIGNS = {"+": BLUE, "-": ORANGE, "?": DARK}
 
 
@@ -32,6 +35,16 @@ class Marks:
     points: Sequence[tuple[float, float, int]] = ()
     box: tuple[float, float, float, float] | None = None
     next_click: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Around:
+    """Two masks [height, width] drawn as thin lines, the outer one dashed, and what the legend says of each."""
+
+    inner: NDArray[np.bool_]
+    outer: NDArray[np.bool_]
+    inner_words: str
+    outer_words: str
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,12 @@ class Text:
 
 
 def draw_overlay(
-    image: Picture, mask: NDArray[np.bool_], uncertainty: NDArray[np.float32], marks: Marks, caption: str = ""
+    image: Picture,
+    mask: NDArray[np.bool_],
+    uncertainty: NDArray[np.float32],
+    marks: Marks,
+    caption: str = "",
+    around: Around | None = None,
 ) -> Picture:
     """RGB: the photograph [height, width, 3] under its mask and uncertainty (bits), both [height, width]; a legend below."""
     height, width = mask.shape
@@ -62,11 +80,14 @@ def draw_overlay(
     scale = min(max(1.0, low / max(mask.shape)), high / max(mask.shape))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     unit = max(size) / 100
-    inside = _resize(mask.astype(np.uint8) * 255, size) > 127
+    inside = _enlarge(mask, size)
     picture = _blend(_resize(image, size), inside, _resize(uncertainty, size).clip(0, 1))
+    if around is not None:
+        _draw_contours(picture, _enlarge(around.outer, size), OUTER, unit, dashed=True)
+        _draw_contours(picture, _enlarge(around.inner, size), INNER, unit, dashed=False)
     _draw_outline(picture, inside, unit)
     texts = _draw_marks(picture, marks, (size[0] / width, size[1] / height), unit)
-    legend, more = _legend(marks, caption, max(size[0], round(LEGEND_WIDTH * unit)), size[1], unit)
+    legend, more = _legend(marks, caption, around, max(size[0], round(LEGEND_WIDTH * unit)), size[1], unit)
     spare = legend.shape[1] - size[0]
     frame = np.full((size[1], spare, 3), PAPER, np.uint8)
     return _typeset(np.vstack([np.hstack([picture, frame]), legend]), [*texts, *more])
@@ -76,6 +97,10 @@ def _resize(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """To (width, height): averaged where it shrinks, smooth where it grows."""
     shrinks = size[0] < values.shape[1]
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _enlarge(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return _resize(mask.astype(np.uint8) * 255, size) > 127
 
 
 def _blend(photo: Picture, inside: NDArray[np.bool_], uncertainty: NDArray[np.float32]) -> Picture:
@@ -91,6 +116,19 @@ def _draw_outline(picture: Picture, inside: NDArray[np.bool_], unit: float) -> N
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for colour, thickness in ((DARK, 0.45), (WHITE, 0.2)):
         cv2.drawContours(picture, contours, -1, colour, max(1, round(thickness * unit)), cv2.LINE_AA)
+
+
+def _draw_contours(picture: Picture, inside: NDArray[np.bool_], colour: Colour, unit: float, dashed: bool) -> None:
+    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    for contour in contours:
+        _draw_path(picture, np.concatenate([contour, contour[:1]]), colour, unit, dashed)
+
+
+def _draw_path(picture: Picture, path: NDArray[Any], colour: Colour, unit: float, dashed: bool) -> None:
+    """A thin line through points [N, 1, 2], a pixel apart; dashes and gaps are of equal length."""
+    step = max(2, round(DASH * unit)) if dashed else len(path)
+    pieces = [path[start : start + step + 1] for start in range(0, len(path), 2 * step)]
+    cv2.polylines(picture, pieces, False, colour, max(1, round(0.2 * unit)), cv2.LINE_AA)
 
 
 def _draw_marks(picture: Picture, marks: Marks, scale: tuple[float, float], unit: float) -> list[Text]:
@@ -127,7 +165,7 @@ def _draw_box(picture: Picture, start: tuple[float, float], end: tuple[float, fl
         cv2.rectangle(picture, corners[0], corners[1], colour, max(1, round(thickness * unit)), cv2.LINE_AA)
 
 
-def _legend(marks: Marks, caption: str, width: int, top: int, unit: float) -> tuple[Picture, list[Text]]:
+def _legend(marks: Marks, caption: str, around: Around | None, width: int, top: int, unit: float) -> tuple[Picture, list[Text]]:
     """The strip below the picture, `width` wide, and its words; top: where on the canvas it begins."""
     size, pad, row = 2.1 * unit, 2 * unit, 4.2 * unit
     kinds = {label for *_, label in marks.points}
@@ -136,7 +174,8 @@ def _legend(marks: Marks, caption: str, width: int, top: int, unit: float) -> tu
     keys += [("-", "background")] if 0 in kinds else []
     keys += [("box", "box")] if marks.box is not None else []
     keys += [("?", "best next click")] if marks.next_click is not None else []
-    strip = np.full((round((3 if caption else 2) * row + pad), width, 3), PAPER, np.uint8)
+    rows = 2 + (around is not None) + bool(caption)
+    strip = np.full((round(rows * row + pad), width, 3), PAPER, np.uint8)
     texts: list[Text] = []
 
     def write(x: float, line: int, words: str, colour: Colour = INK) -> float:
@@ -166,8 +205,14 @@ def _legend(marks: Marks, caption: str, width: int, top: int, unit: float) -> tu
                 for text in _draw_sign(strip, (x + 1.5 * unit, y), kind, unit)
             ]
         x = write(x + 3.8 * unit, 1, words) + 1.5 * pad
+    if around is not None:
+        x, y = pad, round(pad / 2 + 2.5 * row)
+        for colour, dashed, words in ((OUTER, True, around.outer_words), (INNER, False, around.inner_words)):
+            columns = np.arange(round(x), round(x + 3 * unit), dtype=np.int32)
+            _draw_path(strip, np.stack([columns, np.full_like(columns, y)], -1)[:, None], colour, unit, dashed)
+            x = write(x + 3.8 * unit, 2, words) + 1.5 * pad
     if caption:
-        write(pad, 2, caption, FAINT)
+        write(pad, rows - 1, caption, FAINT)
     return strip, texts
 
 

@@ -5,6 +5,7 @@ What needs torch is imported by the functions that use it, so that help and miss
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from ruac.errors import WorkError
 from ruac.writing import require_folder
 
 if TYPE_CHECKING:
+    from ruac.calibrate.bounds import Guarantee
+    from ruac.calibrate.shift import Traits
     from ruac.output import Origin
     from ruac.predictor import Predictor
 
@@ -40,11 +43,14 @@ def predict(
     model: str = "nano",
     head: Path | None = None,
     device: str = "cpu",
+    calibration: Path | None = None,
+    alpha: float | None = None,
 ) -> None:
     """Segment the objects that you point at, with an uncertainty for every pixel.
 
     Writes <name>.mask.png (0 or 255), <name>.uncertainty.png (16 bits; 65535 is a coin toss), <name>.overlay.png (to look at) and
-    <name>.json, where <name> is the image's or, of several objects, the image's with .1, .2 ... after it.
+    <name>.json, where <name> is the image's or, of several objects, the image's with .1, .2 ... after it. With a calibration
+    (see ruac calibrate), also <name>.inner.png and <name>.outer.png, the two masks that come with a guarantee.
 
     Example: ruac predict photo.jpg --point 320,240 --point 40,60,0 --out out
 
@@ -57,10 +63,13 @@ def predict(
         model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
         head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
+        calibration: A file that ruac calibrate wrote for that model; calibration.json in the model's folder if left out and
+            there is one.
+        alpha: The level of the calibration that is used, if it has several; the first if left out.
 
     Raises:
-        ValueError: For prompts that make no sense.
-        FileNotFoundError: When there is no such model.
+        ValueError: For prompts that make no sense, and a calibration of another model.
+        FileNotFoundError: When there is no such model or calibration.
         WorkError: When some images could not be read or written; all others are done.
     """
     objects = group([parse_point(text) for text in point or []], [parse_box(text) for text in box or []], separate)
@@ -69,6 +78,7 @@ def predict(
     from rich.console import Console
     from rich.progress import track
 
+    from ruac.calibrate.bounds import Guarantee
     from ruac.data.image import ImageError
     from ruac.model import weights_sha256
     from ruac.output import Origin, output_names
@@ -76,14 +86,18 @@ def predict(
 
     predictor = Predictor(model, device, head)
     sha256 = weights_sha256(predictor.model)
+    guarantee = Guarantee.of(model, sha256, calibration, alpha)
     out.mkdir(parents=True, exist_ok=True)
     overlays: list[Path] = []
+    traits: list[Traits] = []
     failures: list[ValueError | OSError] = []
     several, console = len(images) > 1, Console(stderr=True)
     jobs = list(zip(images, output_names(images), strict=True))
     for image, name in track(jobs, "predicting", console=console, transient=True, disable=not (several and console.is_terminal)):
         try:
-            overlays += _predict_one(predictor, image, objects, out, name, Origin(str(image), model, sha256))
+            done = _predict_one(predictor, image, objects, out, name, Origin(str(image), model, sha256), guarantee)
+            overlays += done.overlays
+            traits += [done.traits] if done.traits else []
         except PromptError as error:
             failures.append(PromptError(f"{image}: {error}"))
         except ImageError as error:
@@ -91,6 +105,8 @@ def predict(
         except OSError as error:
             failures.append(OSError(f"{error.filename or image}: {error.strerror or error}"))
     _report(overlays, out)
+    if guarantee is not None:
+        _warn(guarantee, objects, traits)
     if failures and all(isinstance(error, PromptError) for error in failures) and not overlays:
         raise failures[0]
     if failures:
@@ -149,8 +165,26 @@ def group(points: Sequence[Point], boxes: Sequence[Box], separate: bool) -> list
     return [Told(tuple(points), boxes[0] if boxes else None)]
 
 
-def _predict_one(predictor: Predictor, path: Path, objects: Sequence[Told], out: Path, name: str, origin: Origin) -> list[Path]:
-    """Returns the overlays, one an object. Raises ImageError, PromptError, OSError."""
+@dataclass(frozen=True)
+class _Done:
+    """overlays: one an object; traits: of the picture, where there is a calibration to compare them with."""
+
+    overlays: list[Path]
+    traits: Traits | None
+
+
+def _predict_one(
+    predictor: Predictor,
+    path: Path,
+    objects: Sequence[Told],
+    out: Path,
+    name: str,
+    origin: Origin,
+    guarantee: Guarantee | None,
+) -> _Done:
+    """Raises ImageError, PromptError, OSError."""
+    from ruac.calibrate.bounds import bounds, tempered
+    from ruac.calibrate.shift import Traits
     from ruac.data.image import read_image
     from ruac.output import save
     from ruac.predictor import Prompt
@@ -159,12 +193,34 @@ def _predict_one(predictor: Predictor, path: Path, objects: Sequence[Told], out:
     predictor.set_image(image)
     prompts = [Prompt([p[:2] for p in told.points] or None, [p[2] for p in told.points] or None, told.box) for told in objects]
     predictions = predictor.predict_many(prompts)
+    traits = Traits.of(image, predictions[0]) if guarantee else None
     overlays = []
-    for number, prompt in enumerate(prompts, start=1):
+    for number, (prompt, told) in enumerate(zip(prompts, objects, strict=True), start=1):
         full_name = name if len(prompts) == 1 else f"{name}.{number}"
         # taken off the list, so that the maps of one object at a time are held
-        overlays.append(save(out, full_name, image, prompt, predictions.pop(0), origin)[".overlay.png"])
-    return overlays
+        prediction, around = predictions.pop(0), None
+        if guarantee:
+            around = bounds(prediction, guarantee, guarantee.calibration.policy.fits(told.points, told.box))
+            prediction = tempered(prediction, guarantee.calibration.temperature)
+        overlays.append(save(out, full_name, image, prompt, prediction, origin, around)[".overlay.png"])
+    return _Done(overlays, traits)
+
+
+def _warn(guarantee: Guarantee, objects: Sequence[Told], traits: Sequence[Traits]) -> None:
+    """Says on stderr what speaks against the guarantee."""
+    from ruac.calibrate.shift import ASPECTS, compare
+
+    policy = guarantee.calibration.policy
+    if not all(policy.fits(told.points, told.box) for told in objects):
+        print(f"ruac: warning: the guarantee is for {policy.words}; for other prompts there is none", file=sys.stderr)
+    shift = compare(guarantee.calibration.traits, traits)
+    if shift and shift.aspects:
+        what = " and in ".join(ASPECTS[name] for name in shift.aspects)
+        print(
+            f"ruac: warning: these pictures differ from those of the calibration in {what} (p = {min(shift.p.values()):.2g}): the "
+            "guarantee may not hold for them; calibrate on labelled pictures of this kind",
+            file=sys.stderr,
+        )
 
 
 def _report(overlays: Sequence[Path], out: Path) -> None:
