@@ -24,7 +24,7 @@ from ruac.features import DecoderFeatures, Prompts
 from ruac.heads import ExactHead, PlainHead
 from ruac.model import RuacConfig, RuacModel
 from ruac.rivals import store
-from ruac.rivals.dropout import choose_rate, dropout, dropout_training, thinned
+from ruac.rivals.dropout import RATES, choose_rate, dropout, dropout_training, thinned
 from ruac.rivals.ensemble import ensemble, members
 from ruac.rivals.evidential import Evidence, EvidentialHead, evidential, evidential_loss, train_evidential
 from ruac.rivals.laplace import Curvature, Posterior, accumulate, choose, laplace
@@ -259,7 +259,7 @@ def test_the_rate_is_the_one_under_which_labels_are_likeliest() -> None:
     right = [made_up(channels=8, side=16, seed=seed, size=1.0) for seed in range(3)]
     sure = [replace(lesson, features=replace(lesson.features, weights=4 * lesson.features.weights)) for lesson in right]
     (rate, nll), (cautious, worse) = choose_rate(right), choose_rate(sure)
-    assert rate == 0.02
+    assert min(RATES) < rate < 0.02
     assert cautious > 0.1
     assert nll < worse
 

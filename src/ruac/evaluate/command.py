@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,12 @@ from ruac.evaluate.shards import Crew, main_path
 from ruac.evaluate.suite import find_suite
 from ruac.evaluate.table import overview
 from ruac.loading import load
-from ruac.model import RuacModel
+from ruac.model import RuacModel, weights_sha256
+from ruac.rivals.ensemble import NAME as ENSEMBLE
+from ruac.rivals.ensemble import ensemble as ensemble_of
+from ruac.rivals.ensemble import members
+from ruac.rivals.registry import open_rivals
+from ruac.rivals.store import sha256
 
 
 def evaluate(
@@ -40,6 +46,8 @@ def evaluate(
     prompts: Path | None = None,
     save_prompts: Path | None = None,
     suite: str | None = None,
+    rivals: list[Path] | None = None,
+    ensemble: list[Path] | None = None,
 ) -> None:
     """Measure a model's masks and its uncertainty on labelled data.
 
@@ -69,10 +77,13 @@ def evaluate(
         prompts: Prompts from a file, said whatever the masks, in place of the annotator's own.
         save_prompts: Write what was said to a file for --prompts, so that other models are told the same.
         suite: sa23-ruac, the paper's 23 sets as `ruac data convert` writes them, under --data; settings are fixed.
+        rivals: Methods fitted to this model by `ruac train --method`, as files, to compare on the same masks.
+        ensemble: Other models (folders), or other heads of this model (files): with it they are the method "ensemble", whose mean
+            probability is compared on the masks of the model itself.
 
     Raises:
-        ValueError: For settings that make no sense, and results of another run in out.
-        FileNotFoundError: When there is no data or no model.
+        ValueError: For settings that make no sense, files that do not fit the model, and results of another run in out.
+        FileNotFoundError: When there is no data, no model or no such file.
         WorkError: At the end, when there were images that could not be read.
     """
     protocol = Protocol(parse_clicks(clicks), max_objects, seed, prompt, noc)
@@ -87,7 +98,7 @@ def evaluate(
         raise ValueError(f"--save-prompts {save_prompts}: there is no folder {save_prompts.parent}")
     loaded = load(model, crew.device, head=head)
     fitted = _fitted(names, calibration, sets, loaded, protocol, out, crew) if calibration else None
-    study = Study(baselines.methods(names, fitted), told, fitted, suite)
+    study = _with_others(Study(baselines.methods(names, fitted), told, fitted, suite), loaded, rivals or [], ensemble or [])
     if crew.size > 1:
         evaluate_share(loaded, sets, out, protocol, max_images, study, crew)
         if not crew.first:
@@ -126,6 +137,22 @@ def _suite_sets(name: str, data: Sequence[Path], protocol: Protocol, console: Co
     if found.missing:
         console.print(f"{name}: {len(found.missing)} of {len(suite.domains)} sets are missing: {', '.join(found.missing)}")
     return list(found.sets)
+
+
+def _with_others(study: Study, model: RuacModel, files: Sequence[Path], paths: Sequence[Path]) -> Study:
+    """What was fitted to the model, and an ensemble that it is part of, beside the other methods.
+
+    Raises ValueError and FileNotFoundError for what does not fit or is not there.
+    """
+    fitted = open_rivals(model, files)
+    hashes = {name: sha256(file) for name, file in zip(fitted, files, strict=True)}
+    together = members(model, paths) if paths else []
+    return replace(
+        study,
+        methods={**study.methods, **fitted, **({ENSEMBLE: ensemble_of(together)} if together else {})},
+        rivals=hashes or None,
+        ensemble=tuple(weights_sha256(other) for other in together[1:]) or None,
+    )
 
 
 def _fitted(

@@ -108,7 +108,8 @@ def pixel_measures(pool: Pool, method: str, clicks: int) -> dict[str, float]:
 @dataclass(frozen=True)
 class Origin:
     """What makes results comparable. weights: sha256 of the model's parameters; ruac: the version of this package; methods: in the
-    order asked for; suite: by name; prompts: sha256 of the click file; temperatures: by number of prompts."""
+    order asked for; suite: by name; prompts: sha256 of the click file; temperatures: by number of prompts; rivals: sha256 of the file
+    of each fitted method; ensemble: sha256 of the parameters of each other model of the ensemble."""
 
     weights: str
     ruac: str
@@ -121,6 +122,8 @@ class Origin:
     suite: str | None = None
     prompts: str | None = None
     temperatures: Mapping[int, float] | None = None
+    rivals: Mapping[str, str] | None = None
+    ensemble: tuple[str, ...] | None = None
 
     @staticmethod
     def of(model: RuacModel, protocol: Protocol, **others: Any) -> Origin:
@@ -128,12 +131,14 @@ class Origin:
         return Origin(weights=weights_sha256(model), ruac=version("ruac"), **asdict(protocol), **others)
 
     def as_json(self) -> dict[str, Any]:
-        """As it comes back from a file."""
-        return json.loads(json.dumps(asdict(self)))
+        """As it comes back from a file. Files from before there were rivals do not name them, nor do those without."""
+        fields = json.loads(json.dumps(asdict(self)))
+        return {key: value for key, value in fields.items() if value is not None or key not in ("rivals", "ensemble")}
 
     def differences(self, stored: dict[str, Any]) -> list[str]:
         own = self.as_json()
-        return [f"{key}: {stored.get(key)} there, {own[key]} now" for key in own if stored.get(key) != own[key]]
+        keys = dict.fromkeys((*own, *stored))
+        return [f"{key}: {stored.get(key)} there, {own.get(key)} now" for key in keys if stored.get(key) != own.get(key)]
 
 
 class ResultsFile:
@@ -194,7 +199,7 @@ class ResultsFile:
         yield from (Row.from_json(lines[i]) for i in ids if i in lines)
 
     def _write(self, lines: Mapping[str, bytes]) -> None:
-        header = json.dumps({"set": self.name, "origin": asdict(self.origin)}) + "\n"
+        header = json.dumps({"set": self.name, "origin": self.origin.as_json()}) + "\n"
         write_whole(self.path, b"".join([header.encode(), *lines.values()]))
         self.ids = set(lines)
 

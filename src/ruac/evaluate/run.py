@@ -31,18 +31,21 @@ from ruac.model import RuacModel
 @dataclass(frozen=True)
 class Study:
     """What is compared. methods: by name; prompts: said in place of the annotator's own clicks; temperatures: those that the methods
-    were made with; suite: its name."""
+    were made with; suite: its name; rivals, ensemble: sha256 of what fitted methods and an ensemble were made of, see `Origin`."""
 
     methods: Mapping[str, Method] = field(default_factory=lambda: dict(DEFAULT))
     prompts: ClickFile | None = None
     temperatures: Temperatures | None = None
     suite: str | None = None
+    rivals: Mapping[str, str] | None = None
+    ensemble: tuple[str, ...] | None = None
 
     def origin(self, model: RuacModel, protocol: Protocol) -> Origin:
         """What results of this study say they were made by."""
         prompts = self.prompts.sha256 if self.prompts else None
-        others = {"suite": self.suite, "prompts": prompts, "temperatures": self.temperatures}
-        return Origin.of(model, protocol, methods=tuple(self.methods), **others)
+        names = ("suite", "temperatures", "rivals", "ensemble")
+        others = {name: getattr(self, name) for name in names}
+        return Origin.of(model, protocol, methods=tuple(self.methods), prompts=prompts, **others)
 
     def evaluate(self, model: RuacModel, set_name: str, labelled: LabelledImage, protocol: Protocol) -> ImageResult:
         """One image. Raises ValueError where the prompts of the file do not fit it."""
@@ -145,7 +148,7 @@ def _cost(out: Path, origin: Origin, model: RuacModel, chosen: Sequence[Sequence
     """Measured once: of a summary that is there it is kept. None when no image can be read."""
     file = out / "summary.json"
     stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    if stored.get("origin") == origin.as_json() and stored.get("cost"):
+    if stored.get("cost") and not origin.differences(stored.get("origin") or {}):
         return Cost(**stored["cost"])
     for sample in (sample for samples in chosen for sample in samples):
         with suppress(ValueError):  # it is listed among the failures already

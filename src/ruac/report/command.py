@@ -20,6 +20,8 @@ def report(
     model: str | None = None,
     head: Path | None = None,
     device: str = "cpu",
+    ablation: Path | None = None,
+    method: str | None = None,
 ) -> None:
     """Write a report of one or more evaluations: tables, curves and examples, with what they do and do not show.
 
@@ -27,18 +29,32 @@ def report(
 
     Example: ruac report runs/eval --out report
 
+    With --ablation it is one page of Markdown instead: what each variant adds to the first one.
+
+    Example: ruac report plain=runs/eval-plain evidential=runs/eval-plain@evidential RUAC=runs/eval-ruac --ablation ablation.md
+
     Args:
-        results: Folders that `ruac eval` wrote, of different models or settings; the sets that all of them have are compared.
+        results: Folders that `ruac eval` wrote, of different models or settings; the sets that all of them have are compared. For
+            --ablation each is a row, NAME=FOLDER@METHOD, where name and method may be left out.
         out: Folder for the report; made if need be.
         data: Data sets that were evaluated, to show example pictures of; repeat for several folders.
         model: The model to make the example pictures with; by default the one that the first results name.
         head: A head trained for that model, as a file, if it was evaluated with one.
         device: For the example pictures: cpu, cuda, mps ...
+        ablation: File for that page; the method of its first row is plain, of the others head where one is trained.
+        method: With --ablation, the method of all rows but the first that name none.
 
     Raises:
         ValueError: For folders without results, results of different protocols, and a model that is not theirs.
         FileNotFoundError: When a folder, the data or the model is missing.
     """
+    if ablation is not None:
+        if data or model or head:
+            raise ValueError("--ablation: a page without pictures; leave --data, --model and --head out")
+        _write_ablation([str(folder) for folder in results], ablation, method)
+        return
+    if method is not None:
+        raise ValueError("--method is for --ablation: the report shows all methods")
     require_folder(out)
 
     from ruac.report.page import compose, findings
@@ -50,6 +66,16 @@ def report(
     page = compose(scores, findings(scores), examples, _typed(results, out, data, model, head), _made())
     write(page, scores, out)
     print(f"Report: {out / 'report.html'}, report.md and report.csv")
+
+
+def _write_ablation(results: list[str], out: Path, method: str | None) -> None:
+    from ruac.report.ablation import Asked, compose, open_ablation, typed
+    from ruac.report.render import markdown
+
+    page = compose(open_ablation([Asked.of(text) for text in results], method), typed(results, out, method), _made())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(out, markdown(page).encode())
+    print(f"Ablation: {out}")
 
 
 def write(page: Report, scores: Scores, out: Path) -> None:

@@ -19,7 +19,9 @@ from ruac.evaluate.results import Row, SetFile, read_results
 SUMMARY = "summary.json"
 # what may differ between results that stand side by side: who was measured and with what; everything else is the protocol
 WHO = ("weights", "ruac", "methods", "temperatures", "clicks", "noc", "prompts", "suite")
-PLAIN = "plain"
+# likewise, but named only by results that have them
+OTHERS = ("rivals", "ensemble")
+PLAIN, HEAD, ENSEMBLE = "plain", "head", "ensemble"
 
 
 @dataclass(frozen=True)
@@ -126,14 +128,17 @@ class Comparison:
         return next((other for other in self.contenders if (other.index, other.method) == (contender.index, PLAIN)), None)
 
 
-def open_runs(folders: Sequence[Path]) -> tuple[Run, ...]:
-    """Raises FileNotFoundError for a folder that is not there, ValueError for one without results, or with damaged ones."""
+def open_runs(folders: Sequence[Path], labels: Sequence[str] = ()) -> tuple[Run, ...]:
+    """labels: by default the names of the models or, where those are alike, of the folders.
+
+    Raises FileNotFoundError for a folder that is not there, ValueError for one without results, or with damaged ones.
+    """
     if not folders:
         raise ValueError("name at least one folder that `ruac eval` wrote")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError("a result folder is named twice")
     summaries = [_summary(folder) for folder in folders]
-    labels = _labels(folders, [str(summary["model"]) for summary in summaries])
+    labels = labels or _labels(folders, [str(summary["model"]) for summary in summaries])
     return tuple(_run(*each) for each in zip(folders, labels, summaries, strict=True))
 
 
@@ -218,7 +223,8 @@ def _labels(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     keys = dict.fromkeys((*one, *other))
-    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in keys if key not in WHO and one.get(key) != other.get(key)]
+    protocol = [key for key in keys if key not in (*WHO, *OTHERS)]
+    return [f"{key}: {one.get(key)} and {other.get(key)}" for key in protocol if one.get(key) != other.get(key)]
 
 
 def _common_sets(runs: Sequence[Run]) -> tuple[tuple[CommonSet, ...], list[str]]:

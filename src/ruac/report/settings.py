@@ -7,7 +7,7 @@ import shlex
 from importlib.metadata import version
 
 from ruac.report.blocks import Block, Cell, Listing, Section, Table
-from ruac.report.read import Comparison, Run
+from ruac.report.read import ENSEMBLE, Comparison, Run
 
 PACKAGES = ("ruac", "torch", "transformers", "numpy", "scipy", "matplotlib")
 OPTIONS = {"clicks": "--clicks", "max_objects": "--max-objects", "seed": "--seed", "prompt": "--prompt"}
@@ -45,7 +45,10 @@ def evaluation(run: Run) -> str:
         value = run.origin[key]
         if value is not None:
             words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
-    words += ["--methods", ",".join(run.methods)]
+    fitted, members = run.origin.get("rivals") or {}, run.origin.get("ensemble") or []
+    words += ["--methods", ",".join(name for name in run.methods if name not in fitted and not (members and name == ENSEMBLE))]
+    words += ["--rivals", *(f"{name}.safetensors" for name in fitted)] if fitted else []
+    words += ["--ensemble", *(f"MODEL{number}" for number, _ in enumerate(members, 1))] if members else []
     words += ["--prompts", "CLICKS"] if run.origin["prompts"] else []
     words += ["--calibration", "CALIBRATION"] if run.origin["temperatures"] else []
     return shlex.join([*words, "--out", str(run.folder)])
@@ -65,11 +68,17 @@ def _table(comparison: Comparison) -> Table:
         ("clicks", [run.clicked for run in runs]),
         ("suite", [str(run.origin["suite"] or "–") for run in runs]),
         ("fitted temperatures", [_temperatures(run) for run in runs]),
+        ("fitted methods, sha256 of the files", [_fitted(run) for run in runs]),
+        ("ensemble with, sha256 of the weights", [", ".join(run.origin.get("ensemble") or ()) or "–" for run in runs]),
         ("costs measured on", [str((run.summary.get("cost") or {}).get("machine") or "not measured") for run in runs]),
     ]
     header = (Cell("setting"), *(Cell(run.label) for run in runs))
     notes = ("The hash is of all parameters: equal hashes are equal models, whatever they are called.",)
     return Table("Settings", header, tuple((Cell(name), *map(Cell, values)) for name, values in lines), notes, prose=True)
+
+
+def _fitted(run: Run) -> str:
+    return ", ".join(f"{name} {sha256}" for name, sha256 in (run.origin.get("rivals") or {}).items()) or "–"
 
 
 def _temperatures(run: Run) -> str:

@@ -29,7 +29,9 @@ GUESS = "SAM's own predicted IoU"
 def headline(scores: Scores, group: str | None, region: str, clicks: int, title: str, folded: bool = False) -> Table:
     """A row a contender, a column a measure that was measured, over the sets of a group (None: all)."""
     contenders = scores.comparison.contenders
-    every = [(measure, _column(scores, contenders, measure, group, region, clicks)) for measure in (*MASKS, *PIXELS, *AGREEMENT)]
+    every = [
+        (measure, marked_column(scores, contenders, measure, group, region, clicks)) for measure in (*MASKS, *PIXELS, *AGREEMENT)
+    ]
     columns = [(measure, column) for measure, column in every if any(cell != MISSING for cell in column)]
     header = [Cell("method"), *(Cell(f"{measure.title} {measure.arrow}") for measure, _ in columns)]
     rows = [[Cell(contender.label), *(column[i] for _, column in columns)] for i, contender in enumerate(contenders)]
@@ -96,7 +98,7 @@ def significance(scores: Scores, region: str, clicks: int, title: str, folded: b
         gains = [scores.gain(c, plain, measure, region, clicks) for c, plain in pairs]
         if gains and any(gain.defined.any() for gain in gains):
             ps = holm([wilcoxon(gain.values) for gain in gains])
-            columns.append((measure, [_gain_cell(g, measure, p) for g, p in zip(gains, ps, strict=True)]))
+            columns.append((measure, [gain_cell(g, measure, p) for g, p in zip(gains, ps, strict=True)]))
     if not columns:
         return None
     header = (Cell("method, less plain"), *(Cell(f"{measure.title} {measure.arrow}") for measure, _ in columns))
@@ -143,7 +145,7 @@ def ranks_of(scores: Scores, index: int, region: str, clicks: int) -> tuple[Rank
 def people(scores: Scores, region: str, clicks: int, title: str) -> Table | None:
     """How the doubt meets the disagreement of several annotators; None where no set has several."""
     contenders = scores.comparison.contenders
-    columns = [(measure, _column(scores, contenders, measure, None, region, clicks)) for measure in PEOPLE]
+    columns = [(measure, marked_column(scores, contenders, measure, None, region, clicks)) for measure in PEOPLE]
     columns = [(measure, column) for measure, column in columns if any(cell != MISSING for cell in column)]
     if not columns:
         return None
@@ -152,7 +154,7 @@ def people(scores: Scores, region: str, clicks: int, title: str) -> Table | None
     return Table(title, header, rows, (*(measure.sentence for measure, _ in columns), MARKS.format("column")))
 
 
-def _column(
+def marked_column(
     scores: Scores, contenders: Sequence[Contender], measure: Measure, group: str | None, region: str, clicks: int
 ) -> list[Cell]:
     every = [scores.of(contender, measure, region, clicks) for contender in contenders]
@@ -187,7 +189,7 @@ def _cell(score: Score, measure: Measure) -> Cell:
     return Cell(measure.write(score.value), interval)
 
 
-def _gain_cell(gain: SetScores, measure: Measure, p: float) -> Cell:
+def gain_cell(gain: SetScores, measure: Measure, p: float) -> Cell:
     score = gain.mean(np.ones(len(gain.values), bool))
     if not score.defined:
         return MISSING

@@ -25,11 +25,11 @@ from ruac.evaluate.question import Method, Picture, Reading
 from ruac.features import DecoderFeatures
 from ruac.model import RuacModel
 from ruac.rivals import store
-from ruac.rivals.lessons import Lesson, Lessons, stream
+from ruac.rivals.lessons import Lesson, Lessons, require_held_out, stream
 from ruac.training.variant import Variant
 
 NAME = "dropout"
-RATES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+RATES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 
 
 def thinned(features: DecoderFeatures, rate: float, samples: int = SAMPLES) -> Tensor:
@@ -73,6 +73,7 @@ def choose_rate(held_out: Iterable[Lesson], rates: Sequence[float] = RATES) -> t
 
 def fit_dropout(model: RuacModel, sets: Sequence[FolderSet], out: Path, lessons: Lessons) -> Path:
     """A tenth of the lessons, on held-out pictures; the rate is written to `out`."""
+    require_held_out(sets)
     rate, nll = choose_rate(stream(model, sets, lessons.brief(), held_out=True))
     return store.write(out, store.Stored(NAME, {"rate": torch.tensor(rate)}, {"rate": str(rate), "nll": f"{nll:.5f}"}), model)
 
@@ -93,4 +94,4 @@ def dropout_training(rate: float) -> Variant:
         for network in model.sam.mask_decoder.output_hypernetworks_mlps:
             network.register_forward_hook(drop)
 
-    return Variant(adapt=adapt)
+    return Variant(adapt=adapt, name=f"dropout at {rate}")

@@ -16,6 +16,8 @@ from ruac.features import ImageFeatures
 from ruac.loading import read
 from ruac.model import RuacModel, channels_last, chosen_token
 
+NAME = "ensemble"
+
 
 def members(model: RuacModel, paths: Sequence[Path]) -> list[RuacModel]:
     """The model itself and those at the paths: folders of models, or files of heads for this model's decoder.

@@ -30,7 +30,7 @@ from ruac.features import DecoderFeatures
 from ruac.heads import PlainHead
 from ruac.model import RuacModel
 from ruac.rivals import store
-from ruac.rivals.lessons import Lesson, Lessons, stream
+from ruac.rivals.lessons import Lesson, Lessons, require_held_out, stream
 
 NAME = "laplace"
 # of the prior's precision, in units of the mean curvature of a direction, and of the posterior as a whole
@@ -146,6 +146,7 @@ def laplace(posterior: Posterior) -> Method:
 
 def fit_laplace(model: RuacModel, sets: Sequence[FolderSet], out: Path, lessons: Lessons) -> Path:
     """One pass over the training pictures and a tenth of one over held-out ones; the posterior is written to `out`."""
+    require_held_out(sets)
     curvature = accumulate(stream(model, sets, lessons))
     chosen = choose(curvature, stream(model, sets, lessons.brief(), held_out=True))
     facts = {"nll": f"{chosen.nll:.5f}", "precision": f"{chosen.precision:.3g}", "observations": f"{chosen.observations:.3g}"}

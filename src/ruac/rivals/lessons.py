@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from ruac.data.folder import FolderSet
@@ -55,6 +57,13 @@ class Lesson:
     valid: Tensor
 
 
+def require_held_out(sets: Sequence[FolderSet]) -> None:
+    """Raises ValueError where no picture is held out to choose a number on."""
+    pictures = [sample for part in sets for sample in part.samples]
+    if not any(sample.held_out for sample in pictures):
+        raise ValueError(f"--data: none of {len(pictures)} pictures is held out (one in twenty is, by its name); give more")
+
+
 def stream(model: RuacModel, sets: Sequence[FolderSet], lessons: Lessons, held_out: bool = False) -> Iterator[Lesson]:
     """Two lessons a step: half of the pictures clicked once, the other half as often as in training. No gradient.
 
@@ -64,7 +73,16 @@ def stream(model: RuacModel, sets: Sequence[FolderSet], lessons: Lessons, held_o
     stage = replace(lessons.stage, image_size=model.side, accumulation=1)
     pool = TrainingPool(sets, lessons.scenes.weights, held_out)
     pictures = SceneStream(pool, lessons.scenes, stage, key, stretches(model))
-    for step, batch in enumerate(batches(pictures, 0, lessons.workers)):
+    console, which = Console(stderr=True), "held-out" if held_out else "training"
+    shown = track(
+        batches(pictures, 0, lessons.workers),
+        f"{which} pictures",
+        stage.steps,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    for step, batch in enumerate(shown):
         chance, half = Chance(*key, step), max(1, stage.images // 2)
         rngs = chance.of(batch.numbers)
         batch = batch.to(model.device)

@@ -19,7 +19,7 @@ def lora(rank: int = 8, seed: int = 0) -> Variant:
     """
     if rank < 1:
         raise ValueError(f"the rank of the adapters must be at least 1, not {rank}")
-    return Variant(adapt=lambda model: with_lora(model, rank, seed), trains=is_adapter, finish=merge_lora)
+    return Variant(lambda model: with_lora(model, rank, seed), trains=is_adapter, finish=merge_lora, name=f"lora of rank {rank}")
 
 
 def with_lora(model: RuacModel, rank: int, seed: int = 0) -> None:

@@ -93,7 +93,7 @@ def load_checkpoint(config: TrainConfig) -> Saved | None:
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({one_line(error)}); remove it to start again") from None
     if meta.get("run") != config.fingerprint():
-        raise ValueError(f"{path}: belongs to a run with other settings; choose another --config.out or remove it")
+        raise ValueError(f"{path}: belongs to a run with other settings, or of another method; choose another --out or remove it")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     for name, tensor in tensors.items():
         part, _, rest = name.partition(".")

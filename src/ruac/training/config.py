@@ -153,3 +153,17 @@ class TrainConfig:
         for stage in values["stages"]:
             del stage["accumulation"], stage["recompute"]
         return json.dumps(values, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class MethodConfig(TrainConfig):
+    """A run of a method that is compared with. method: its name, with its numbers: a run of another method does not go on from it."""
+
+    method: str = ""
+
+    @staticmethod
+    def of(config: TrainConfig, method: str) -> MethodConfig:
+        return MethodConfig(**vars(config), method=method)
+
+    def fingerprint(self) -> str:
+        return json.dumps([self.method, super().fingerprint()])

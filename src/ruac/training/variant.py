@@ -37,13 +37,15 @@ class Variant:
     adapt: changes the modules of the model in place (low-rank layers, dropout, another head) before anything is loaded into them; it
     is called on nano's copies at other sizes as well. trains: the names of parameters that are trained, in place of what the stage
     says. loss: one number a picture, [B], in place of the losses of masks and uncertainty. finish: changes the model in place
-    before it is written (merges low-rank layers, say), so that it can be read without the variant.
+    before it is written (merges low-rank layers, say), so that it can be read without the variant. name: what tells it from other
+    variants, numbers and all; see `config.MethodConfig`.
     """
 
     adapt: Adapt = as_it_is
     trains: Callable[[str], bool] | None = None
     loss: Callable[[Judged], Tensor] | None = None
     finish: Adapt = as_it_is
+    name: str = ""
 
 
 PLAIN = Variant()
