@@ -1,0 +1,1 @@
+"""Labels in other tools' formats, there and back; what they all become in between is a `LabelSet`."""
