@@ -16,9 +16,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-train: .venv/dev.stamp  ## train the embedded model again (about an hour and a half on two cores)
+train: .venv/dev.stamp  ## train the embedded model again (two and a half hours on two cores)
 	$(BIN)/ruac train --config configs/nano.yaml
-	$(BIN)/ruac train --config configs/nano-head.yaml
+	$(BIN)/ruac train --config configs/nano-plain.yaml
+	$(BIN)/ruac train --config configs/nano-ruac.yaml
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -52,12 +52,15 @@ def test_plain_head_has_no_variance(features):
     assert torch.equal(PlainHead().sample(features, 2)[1], PlainHead()(features).mean)
 
 
-def test_residuals_are_those_of_the_method(features):
-    """h · (x + Ax) with h = weights + B tokens, computed the long way round."""
+def test_the_gain_scales_the_logits_of_a_mask_and_is_taken_off_its_prompt(features):
     head = trained_like(ExactHead(C, D))
-    x = features.pixels + torch.einsum("dc,bpchw->bpdhw", head.pixel_residual.weight, features.pixels)
-    h = features.weights + head.weight_residual(features.tokens)
-    torch.testing.assert_close(head(features).mean, torch.einsum("bpkc,bpchw->bpkhw", h, x), rtol=1e-4, atol=1e-4)
+    found, plain = head(features), PlainHead()(features).mean
+    gain = torch.exp(head.PACE * head.influence(features.tokens)[..., :1, None])
+    assert gain.std() > 0.01
+    torch.testing.assert_close(found.mean, gain * plain, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found.prompt, plain, rtol=1e-4, atol=1e-4)
+    kept = found.map(lambda values: values[:, :1])
+    torch.testing.assert_close(kept.prompt, plain[:, :1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["exact", "paper"])
@@ -103,9 +106,8 @@ def test_exact_heads_samples_are_those_of_the_split_factors(features):
 
         for _ in range(n // 1000):
             z = draw(torch.cat([x.clamp_min(0), (-x).clamp_min(0)]), k_pixel, 1000)
-            kk = torch.cat([k_weight, k_weight])
-            foreground = draw(torch.cat([h.clamp_min(0), (-h).clamp_min(0)]), kk, 1000)
-            background = draw(torch.cat([(-h).clamp_min(0), h.clamp_min(0)]), kk, 1000)
+            foreground = draw(torch.cat([h.clamp_min(0), (-h).clamp_min(0)]), k_weight, 1000)
+            background = draw(torch.cat([(-h).clamp_min(0), h.clamp_min(0)]), k_weight, 1000)
             logit = torch.einsum("nc,nchw->nhw", foreground - background, z)
             total, square = total + logit.sum(0), square + logit.square().sum(0)
     mean, variance = total / n, square / n - (total / n).square()
@@ -188,7 +190,7 @@ def test_a_pixel_surer_than_its_neighbours_is_doubted_more(features):
 @pytest.mark.parametrize("kind", ["exact", "paper"])
 def test_extra_parameters_of_a_standard_sam_are_few(kind):
     extra = sum(p.numel() for p in make_head(kind, SAM_CHANNELS, SAM_WIDTH).parameters())
-    assert 10_000 < extra < LARGEST_SHARE * SAM2_TINY_ENCODER
+    assert 1_000 < extra < LARGEST_SHARE * SAM2_TINY_ENCODER
 
 
 def test_unknown_head_is_refused_by_name():

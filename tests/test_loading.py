@@ -261,7 +261,7 @@ def test_a_model_of_another_kind_is_refused(folder, tmp_path):
 def test_weights_that_are_not_numbers_are_refused(folder):
     (folder / FILE).unlink()
     tensors = load_file(folder / "model.safetensors")
-    name = "head.weight_concentration.bias"
+    name = "head.influence.bias"
     save_file({**tensors, name: tensors[name] * torch.nan}, folder / "model.safetensors", metadata={"format": "pt"})
     assert f"1 tensors hold NaN or infinity, such as {name}" in refusal(folder)
 

@@ -20,7 +20,7 @@ from ruac.losses import (
     normalised_focal,
     ranking,
 )
-from ruac.weibull import SCALE_FLOOR, mean_factor
+from ruac.weibull import SCALE_FLOOR, concentration_of, mean_factor
 
 B, P, K, H, W = 2, 2, 4, 6, 7
 
@@ -205,7 +205,7 @@ def test_divergence_of_the_papers_head_is_that_of_both_factors(decoded):
 
 def test_divergence_of_the_exact_head_is_that_of_its_four_split_weights(decoded):
     head = ExactHead(8, 16)
-    concentration = torch.full((B, P, K, 8), F.softplus(torch.tensor(head.START)).item())
+    concentration = torch.full((B, P, K, 8), concentration_of(torch.tensor(head.START).exp()).item())
     positive, negative = decoded.weights.clamp_min(0), (-decoded.weights).clamp_min(0)
     expected = 2 * (of_distributions(positive, concentration) + of_distributions(negative, concentration))
     torch.testing.assert_close(divergence(head, decoded), expected)

@@ -271,21 +271,19 @@ def test_kill_minus_nine_loses_at_most_the_last_interval(data, start, tmp_path):
 
 
 @pytest.mark.parametrize("pictures", ["scenes", "photographs"])
-def test_the_head_stage_changes_the_spread_and_the_sharpness_but_no_mask(data, start, tmp_path, pictures):
+def test_the_head_stage_changes_the_spread_and_the_gain_but_no_mask(data, start, tmp_path, pictures):
     settings = config(data, start, tmp_path)
     folder = train(replace(settings, stages=[replace(settings.stages[1], pictures=pictures)]))
     before, after = load(start), load(folder)
     old, new = before.half().state_dict(), after.half().state_dict()
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert all(name.startswith("head.") for name in changed)
-    assert {"head.weight_concentration.bias", "head.pixel_residual.weight"} <= changed
-    residual = new["head.pixel_residual.weight"].float()
-    assert torch.equal(residual, residual[0, 0] * torch.eye(len(residual)))
-    assert "head.weight_residual.weight" not in changed
+    assert {"head.influence.bias", "head.influence.weight"} <= changed
     before, after = before.float(), after.float()
     features = before.encode(torch.rand(1, 3, 64, 64) * 255, ())
     decoded = before.decode(features, Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]])))
-    torch.testing.assert_close(after(decoded).mean, (1 + residual[0, 0]) * before(decoded).mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after(decoded).prompt, before(decoded).prompt, rtol=1e-4, atol=1e-5)
+    assert (after(decoded).gain - before(decoded).gain).abs().min() > 1e-5
 
 
 def test_a_few_steps_on_easy_pictures_lower_the_loss(data, start, tmp_path):

@@ -64,6 +64,11 @@ def test_concentration_is_found_from_its_spread(dtype: torch.dtype, error: float
     torch.testing.assert_close(concentration_of(squared_variation(k)), k, rtol=error, atol=0)
 
 
+def test_the_inverse_of_the_variation_has_its_gradient():
+    k = torch.tensor([0.3, 1.0, 3.7, 15.0, 50.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(concentration_of, squared_variation(k).requires_grad_(), eps=1e-7, atol=1e-4, rtol=1e-4)
+
+
 @given(concentrations)
 def test_half_precision_moments_are_those_of_float32_rounded(concentration: float) -> None:
     half = torch.tensor(concentration, dtype=torch.bfloat16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -29,28 +29,40 @@ LOGISTIC = (
 
 @dataclass(frozen=True)
 class MaskDistribution:
-    """mean and variance: [..., H, W] of the logit that a pixel belongs to the mask; variance >= 0.
+    """mean and variance: [..., H, W] of the logit that a pixel belongs to the mask; variance >= 0. gain: [..., 1, 1], what a head has
+    multiplied the decoder's own logits by.
 
     Where moments are in half precision, what is read out of them is computed and given in float32.
     """
 
     mean: Tensor
     variance: Tensor
+    gain: Tensor | float = 1.0
+
+    @property
+    def prompt(self) -> Tensor:
+        """The decoder's own logits, [..., H, W]: what it takes as an earlier mask."""
+        return self.mean / self.gain
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> MaskDistribution:
+        """The same change of all tensors, such as an index or a device."""
+        gain = change(self.gain) if isinstance(self.gain, Tensor) else self.gain
+        return MaskDistribution(change(self.mean), change(self.variance), gain)
 
     def resize(self, frame: Frame, side: int) -> MaskDistribution:
         """Both moments at the image's own resolution, padding cut off: [..., height, width].
 
         side: of the network input. Read-outs belong after this step: interpolated entropies blur the zero crossing at the outline.
         """
-        return MaskDistribution(_to_original(self.mean, frame, side), _to_original(self.variance, frame, side))
+        return replace(self, mean=_to_original(self.mean, frame, side), variance=_to_original(self.variance, frame, side))
 
     def crop(self, frame: Frame, side: int) -> MaskDistribution:
         """Both moments as they are, on the decoder's grid, padding cut off."""
-        return MaskDistribution(_inside(self.mean, frame, side), _inside(self.variance, frame, side))
+        return replace(self, mean=_inside(self.mean, frame, side), variance=_inside(self.variance, frame, side))
 
     def grown(self, size: tuple[int, int]) -> MaskDistribution:
         """Both moments [B, P, K, H, W] of a square picture, padding and all, at another size."""
-        return MaskDistribution(grown(self.mean, size), grown(self.variance, size))
+        return replace(self, mean=grown(self.mean, size), variance=grown(self.variance, size))
 
     def probability(self) -> Tensor:
         """Probability of foreground, MacKay's approximation of E[σ(logit)], within 0.017 of it: σ(μ / √(1 + πv/8))."""
@@ -59,7 +71,7 @@ class MaskDistribution:
     def scaled_mean(self) -> Tensor:
         """The logit of `probability`: μ / √(1 + πv/8)."""
         mean, variance = self._moments()
-        return mean * torch.rsqrt(1 + math.pi / 8 * variance)
+        return mean * torch.rsqrt(torch.add(1, variance, alpha=math.pi / 8))
 
     def entropy(self) -> Tensor:
         """Uncertainty: Bernoulli entropy of `probability` in bits, 0 (certain) to 1 (a coin toss)."""
@@ -176,9 +188,9 @@ def samples_at_once(elements: int) -> int:
 
 def bernoulli_entropy(logit: Tensor) -> Tensor:
     """Entropy in bits of a Bernoulli variable with this logit; precise far out where 1 - p rounds to one."""
-    size = logit.abs()
+    below = -logit.abs()
     # H = log(1 + e^-|x|) + |x| (1 - σ(|x|)), in nats
-    return (F.softplus(-size) + size * torch.sigmoid(-size)) / math.log(2)
+    return torch.addcmul(F.softplus(below), below, torch.sigmoid(below), value=-1) / math.log(2)
 
 
 def _entropy_of_shares(foreground: Tensor, background: Tensor) -> Tensor:

@@ -52,8 +52,12 @@ class ExactHead(Head):
     """The Bayesian mask decoder that starts with the decoder's own masks (RUAC, form B).
 
     Both factors of the logit h · x are split into non-negative parts, z = [x⁺, x⁻], w_fg = [h⁺, h⁻], w_bg = [h⁻, h⁺], and every part
-    is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. The residual maps A
-    and B of h · (x + Ax) and h + Bm start at zero; A acts on the weights, h · (x + Ax) = (h + Aᵀh) · x, where it costs nothing.
+    is Weibull with that mean. Then E[z · (w_fg - w_bg)] = h · x exactly, and the variance has a closed form. All weights of a mask
+    share one concentration: what channels of their own could learn, the pixel's says better.
+
+    In place of residual maps of x and h, which would repeat the decoder's own last layers, there is one gain a mask, from its token:
+    all its logits grow or shrink together. Variance can only take confidence away; a decoder that is not sure enough needs this to
+    be right on average. No mask changes, and what goes back to the decoder with a correction is what came from it.
 
     What is learnt is the logarithm of the logit's standard deviation: from the pixel's surroundings, seen in its features, and from
     its being surer than its neighbours, since the decoder's last transposed convolutions leave a checkerboard. The mask token says
@@ -62,35 +66,32 @@ class ExactHead(Head):
     """
 
     CELL, HIDDEN = 4, 16  # side of a coarse cell in pixels of the grid, width of the layer that looks at the cells
-    START = 15.0  # concentration of the weights
+    START = math.log(0.0066)  # of the squared variation of the weights: a concentration of 15
     PACE = 0.3  # of what the token says, which has hundreds of inputs where the rest has few
 
     def __init__(self, channels: int, token_width: int):
         super().__init__()
-        self.pixel_residual = nn.Linear(channels, channels, bias=False)
-        self.weight_residual = nn.Linear(token_width, channels, bias=False)
-        self.weight_concentration = nn.Linear(token_width, channels)
         last = nn.Linear(self.HIDDEN, 1)
         self.surroundings = nn.Sequential(nn.Linear(channels, self.HIDDEN), nn.GELU(), last)
         self.roughness = nn.Parameter(torch.tensor(0.5))
-        self.influence = nn.Linear(token_width, 3)  # of nothing, of the surroundings, of the roughness
-        for layer in (self.pixel_residual, self.weight_residual, self.weight_concentration, self.influence, last):
+        # on the gain, the noise of the weights, all deviations, those by the surroundings, those by the roughness
+        self.influence = nn.Linear(token_width, 5)
+        for layer in (self.influence, last):
             nn.init.zeros_(layer.weight)
         for bias in (last.bias, self.influence.bias):
             nn.init.zeros_(bias)  # pyright: ignore[reportArgumentType]  they have one
-        nn.init.constant_(self.weight_concentration.bias, self.START)
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
-        weights, cv2_weight = self.weights(features)
+        gain, noise, *factors = self._influences(features)
+        weights = gain * features.weights
         mean = _product(weights, features.pixels)
-        return MaskDistribution(mean, self._wanted_variance(features, mean).clamp(*_bounds(features.pixels, weights, cv2_weight)))
+        variance = self._wanted_variance(features, mean, *factors).clamp(*_bounds(features.pixels, weights, noise))
+        return MaskDistribution(mean, variance, gain[..., None])
 
     def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
-        """Mean, signed, and squared variation of the mask weights, both [B, P, K, C]."""
-        weights = features.weights + self.weight_residual(features.tokens)
-        weights = weights + weights @ self.pixel_residual.weight
-        concentration = F.softplus(self.weight_concentration(features.tokens)).clamp(*CONCENTRATION_RANGE)
-        return weights, squared_variation(concentration)
+        """Mean of the mask weights, signed, [B, P, K, C], and their squared variation, [B, P, K, 1]."""
+        gain, noise, *_ = self._influences(features)
+        return gain * features.weights, noise
 
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
         pixels, variance = features.pixels, self(features).variance
@@ -111,22 +112,29 @@ class ExactHead(Head):
             logits = logits + sign * torch.einsum("nbpkc,nbpckhw->nbpkhw", weight, pixel * part.unsqueeze(3))
         return logits
 
-    def _wanted_variance(self, features: DecoderFeatures, mean: Tensor) -> Tensor:
+    def _influences(self, features: DecoderFeatures) -> list[Tensor]:
+        """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights, and what `_wanted_variance` takes."""
+        said = self.PACE * self.influence(features.tokens)
+        gain, noise, base, surroundings, roughness = said.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).split(1, -1)
+        lowest, highest = map(math.log, VARIATION_RANGE)
+        return [gain.exp(), (self.START + noise).clamp(lowest, highest).exp(), base, surroundings.exp(), roughness.exp()]
+
+    def _wanted_variance(
+        self, features: DecoderFeatures, mean: Tensor, base: Tensor, of_surroundings: Tensor, of_roughness: Tensor
+    ) -> Tensor:
         """What the variance of the logits should be, [B, P, K, H, W], whether or not the factors can have it."""
         batch, grid = mean.shape[:2], mean.shape[-2:]
-        middle = slice(
-            self.CELL // 2 - 1, None, self.CELL
-        )  # one pixel stands for its cell: reading all costs more than all the rest
+        # one pixel stands for its cell: reading all costs more than all the rest
+        middle = slice(self.CELL // 2 - 1, None, self.CELL)
         around = self.surroundings(features.pixels[..., middle, middle].movedim(2, -1)).movedim(-1, 2)  # (B, P, 1, H / 4, W / 4)
-        base, *factors = (self.PACE * self.influence(features.tokens))[..., None, None].unbind(3)  # (B, P, K, 1, 1) each
-        of_surroundings, of_roughness = (factor.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).exp() for factor in factors)
-        of_roughness = 2 * self.roughness * of_roughness
+        base, of_surroundings, of_roughness = (2 * said[..., None] for said in (base, of_surroundings, of_roughness))
+        of_roughness = self.roughness * of_roughness
         size = mean.abs() + SMALL_LOGIT
         near = F.avg_pool2d(size.flatten(0, 1), self.CELL).unflatten(0, batch)  # (B, P, K, H / 4, W / 4)
         # the logarithm of the variance, MacKay's 8/π its unit; what is smooth is done on the coarse grid
-        coarse = math.log(8 / math.pi) + 2 * (base + of_surroundings * around) - of_roughness * near.log()
+        coarse = torch.addcmul(math.log(8 / math.pi) + base, of_surroundings, around) - of_roughness * near.log()
         coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
-        return torch.exp((coarse + of_roughness * size.log()).clamp_max(2 * LARGEST_EXPONENT))
+        return torch.exp(torch.addcmul(coarse, of_roughness, size.log()).clamp_max(2 * LARGEST_EXPONENT))
 
 
 class PaperHead(Head):
@@ -190,15 +198,11 @@ def _product(weights: Tensor, pixels: Tensor) -> Tensor:
 def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
     """Least and largest variance of the logits of form B, [B, P, K, H, W], for pixel concentrations within CONCENTRATION_RANGE.
 
-    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers. The
-    most, or least, variable channel's c_w stands for all channels': that is on the safe side, and one pass over the pixels less.
+    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers.
     """
-    # a mask at a time: the product with all weights at once would be K times as large as the pixels
-    sizes = [torch.linalg.vector_norm(pixels * w[..., None, None], dim=2) for w in weights.unbind(2)]
-    x2h2 = torch.stack(sizes, 2).square()
-    most, least = (cv2[..., None, None] for cv2 in (cv2_weight.amax(-1), cv2_weight.amin(-1)))
-    lowest, highest = VARIATION_RANGE
-    return x2h2 * (lowest * (1 + most) + most), x2h2 * (highest * (1 + least) + least)
+    x2h2 = _product(weights.square(), pixels.square())
+    lowest, highest = ((c + c * cv2_weight + cv2_weight)[..., None] for c in VARIATION_RANGE)
+    return x2h2 * lowest, x2h2 * highest
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ruac.distribution import bernoulli_entropy
 from ruac.features import DecoderFeatures
-from ruac.heads import CONCENTRATION_RANGE, ExactHead, PaperHead
-from ruac.weibull import kl_to_gamma
+from ruac.heads import ExactHead, PaperHead
+from ruac.weibull import concentration_of, kl_to_gamma
 
 # shape and rate of the Gamma prior of every random factor; the released settings call the second number a scale and use it as a rate
 PRIOR = 1.0, 3.0
@@ -130,8 +130,8 @@ def divergence(head: nn.Module, features: DecoderFeatures) -> Tensor | None:
         pixels, k_pixel, weights, k_weight = head.factors(features)
         parts = [kl_to_gamma(pixels, k_pixel, *PRIOR), *(kl_to_gamma(weight, k_weight, *PRIOR) for weight in weights)]
     elif isinstance(head, ExactHead):
-        weights, _ = head.weights(features)
-        concentration = F.softplus(head.weight_concentration(features.tokens)).clamp(*CONCENTRATION_RANGE)
+        weights, variation = head.weights(features)
+        concentration = concentration_of(variation)
         # [h+, h-] of the foreground and [h-, h+] of the background
         parts = 2 * [kl_to_gamma(part, concentration, *PRIOR) for part in (F.relu(weights), F.relu(-weights))]
     else:

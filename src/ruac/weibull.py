@@ -85,12 +85,18 @@ def _wide(values: Tensor) -> Tensor:
 def concentration_of(variation: Tensor) -> Tensor:
     """The concentration with this squared coefficient of variation, the inverse of `squared_variation`, within [0.1, 1000].
 
-    By bisection: to all digits that the variation has in its own dtype. No gradient.
+    By bisection: to all digits that the variation has in its own dtype. Differentiable once, where it is within these bounds.
     """
     wanted = _wide(variation).log()
-    low, high = torch.full_like(wanted, math.log(0.1)), torch.full_like(wanted, math.log(1000.0))
+    known = wanted.detach()
+    low, high = torch.full_like(known, math.log(0.1)), torch.full_like(known, math.log(1000.0))
     for _ in range(40):
         middle = (low + high) / 2
-        too_wide = squared_variation(middle.exp()).log() > wanted  # the variation falls as the concentration grows
+        too_wide = squared_variation(middle.exp()).log() > known  # the variation falls as the concentration grows
         low, high = torch.where(too_wide, middle, low), torch.where(too_wide, high, middle)
-    return ((low + high) / 2).exp().to(variation.dtype)
+    found = ((low + high) / 2).exp()
+    if wanted.requires_grad:
+        # the slope of an inverse: 1 / (d ln cv² / dκ), with cv² = e^L - 1 and dL/dκ = 2 (ψ(1 + 1/κ) - ψ(1 + 2/κ)) / κ²
+        slope = 2 * (torch.digamma(1 + 1 / found) - torch.digamma(1 + 2 / found)) / found.square() * (1 + 1 / known.exp())
+        found = found + (wanted - known) / slope
+    return found.to(variation.dtype)

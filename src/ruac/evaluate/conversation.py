@@ -131,16 +131,13 @@ def part_of(question: Question, objects: Sequence[int]) -> Question:
     index = torch.tensor(objects, device=question.token.device)
     prompts, mask = question.prompts, question.prompts.mask_logits
 
-    def of(moments: MaskDistribution) -> MaskDistribution:
-        return MaskDistribution(moments.mean[:, index], moments.variance[:, index])
-
     return Question(
         Prompts(prompts.points[:, index], prompts.labels[:, index], None if mask is None else mask[:, index]),
         question.decoded.map(lambda value: value[:, index]),
         question.token[:, index],
-        of(question.low),
-        of(question.full),
-        of(question.plain),
+        question.low.map(lambda value: value[:, index]),
+        question.full.map(lambda value: value[:, index]),
+        question.plain.map(lambda value: value[:, index]),
     )
 
 
@@ -150,7 +147,7 @@ def _answer(picture: Picture, said: Sequence[tuple[Word, ...]], before: Sequence
     points = [[point for word in words for point in word] for words in said]
     places = torch.tensor([[(p.x, p.y) for p in line] for line in points], dtype=torch.float32, device=device)
     labels = torch.tensor([[p.label for p in line] for line in points], device=device)
-    low = [answer.question.low.mean[0, answer.index, 0] for answer in before if answer is not None]
+    low = [answer.question.low.prompt[0, answer.index, 0] for answer in before if answer is not None]
     prompts = Prompts(picture.frame.to_input(places)[None], labels[None], torch.stack(low)[None] if low else None)
     question = ask(picture, prompts)
     masks = (question.full.mean[0, :, 0] > 0).cpu().numpy()

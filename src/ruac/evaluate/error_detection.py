@@ -144,10 +144,10 @@ def histograms(logit: Tensor, mask: Tensor, truth: Tensor, valid: Tensor, band: 
 
     counts = fill(None)
     expected = fill(torch.sigmoid(-signed).flatten().double())
-    loss = F.softplus(-in_favour(logit, truth).clamp_min_(-MAX_LOSS))
-    losses = fill(loss.flatten().double()).sum((1, 2))
-    inside = ErrorHistogram(counts[1], expected[1], float(losses[1]))
-    return RegionHistograms(image=ErrorHistogram(counts[0], expected[0], float(losses[0])) + inside, band=inside)
+    loss = F.softplus(-in_favour(logit, truth).clamp_min_(-MAX_LOSS)).double()
+    losses = [float((loss * (valid & region)).sum()) for region in (~band, band)]
+    inside = ErrorHistogram(counts[1], expected[1], losses[1])
+    return RegionHistograms(image=ErrorHistogram(counts[0], expected[0], losses[0]) + inside, band=inside)
 
 
 def in_favour(logit: Tensor, mask: Tensor) -> Tensor:

@@ -38,8 +38,8 @@ def simulate(
     for _ in range(clicks - 1):
         with torch.no_grad():
             decoded = model.decode(detached, prompts)
-            mean = model(decoded.select(chosen_token(decoded, prompts, model.stability))).mean[:, :, 0]
-            found = (F.interpolate(mean, size=(side, side), mode="bilinear") > 0).cpu().numpy()
+            mask = model(decoded.select(chosen_token(decoded, prompts, model.stability))).prompt[:, :, 0]
+            found = (F.interpolate(mask, size=(side, side), mode="bilinear") > 0).cpu().numpy()
         points, labels = np.zeros((images, objects, 1, 2), np.float32), np.full((images, objects, 1), NO_POINT)
         for b, p in np.ndindex(images, objects):
             rng = None if rngs is None else rngs[b]
@@ -47,7 +47,7 @@ def simulate(
             click = next_click(found[b, p], targets[b, p], counted[b], inside)
             if click is not None:
                 points[b, p, 0], labels[b, p, 0] = click[:2], click[2]
-        prompts = prompts.with_points(_to_input(points, scale, device), torch.from_numpy(labels).to(device)).with_mask(mean)
+        prompts = prompts.with_points(_to_input(points, scale, device), torch.from_numpy(labels).to(device)).with_mask(mask)
     return prompts
 
 

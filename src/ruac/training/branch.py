@@ -52,7 +52,7 @@ def _of_masks(judged: Judged, counts: Mapping[str, float]) -> dict[str, Tensor]:
     stage, decoded, size = judged.stage, judged.decoded, _size(judged.truth)
     distribution = judged.model(decoded)
     token = chosen_token(decoded, judged.prompts, judged.model.stability)
-    logits = distribution.grown(size).scaled_mean() if stage.alignment == "none" else grown(distribution.mean, size)
+    logits = distribution.grown(size).scaled_mean() if stage.alignment == "none" else grown(distribution.prompt, size)
     loss, iou = best_of_many(logits, decoded.iou.float(), judged.truth, judged.valid, stage.focal)
     found = {"loss": loss.mean(1), "iou": iou.gather(2, token).mean((1, 2))}
     if counts["align"] and stage.alignment != "none":

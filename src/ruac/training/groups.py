@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
-from ruac.heads import ExactHead
 from ruac.model import RuacModel
 from ruac.training.config import Stage
 from ruac.training.objective import Objective
@@ -22,11 +20,10 @@ def parameter_groups(objective: Objective, variant: Variant, weight_decay: float
     """
     model, stage = objective.model, objective.stage
     model.requires_grad_(True)
-    head = {f"head.{name}" for name in head_parameters(model.head, stage)}
     frozen, encoder = _frozen(model, stage), {id(p) for p in _image_encoder(model).parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
-        by_stage = name in head if name.startswith("head.") else stage.train != "head" and id(p) not in frozen
+        by_stage = stage.trains_head if name.startswith("head.") else stage.train != "head" and id(p) not in frozen
         p.requires_grad_(by_stage if variant.trains is None else variant.trains(name))
         if p.requires_grad:
             rate, decay = stage.rate, weight_decay if p.ndim > 1 else 0.0
@@ -48,29 +45,6 @@ def parameter_groups(objective: Objective, variant: Variant, weight_decay: float
 def attacking_parameters(objective: Objective) -> list[nn.Parameter]:
     """Those of the attackers, which climb; none where the attack does not learn."""
     return list(objective.attack.parameters()) if isinstance(objective.attack, nn.Module) else []
-
-
-@torch.no_grad()
-def keep_masks(head: nn.Module) -> None:
-    """Let the residual A move along the identity alone: all logits then grow or shrink together, and no mask changes.
-
-    To be called between backward pass and step. Variance can only take confidence away; where a decoder is not sure enough, it needs
-    this to be right on average.
-    """
-    if isinstance(head, ExactHead) and (gradient := head.pixel_residual.weight.grad) is not None:
-        identity = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
-        gradient.copy_(gradient.diagonal().mean() * identity)
-
-
-def head_parameters(head: nn.Module, stage: Stage) -> dict[str, nn.Parameter]:
-    """What a stage trains of a head, by name."""
-    if not stage.trains_head:
-        return {}
-    kept = set()
-    if isinstance(head, ExactHead):
-        # B changes masks; where masks learn, both residuals would only repeat the decoder's own layers
-        kept = {"weight_residual.weight"} if stage.train == "head" else {"weight_residual.weight", "pixel_residual.weight"}
-    return {name: p for name, p in head.named_parameters() if name not in kept}
 
 
 def _image_encoder(model: RuacModel) -> nn.Module:

@@ -43,7 +43,7 @@ from ruac.training.checkpoint import (
     state_of,
 )
 from ruac.training.config import TrainConfig
-from ruac.training.groups import attacking_parameters, keep_masks, parameter_groups
+from ruac.training.groups import attacking_parameters, parameter_groups
 from ruac.training.objective import Chance, Objective, Outcome, Pending
 from ruac.training.records import StepLog, write_validation
 from ruac.training.sources import TrainingPool, open_sources
@@ -96,7 +96,7 @@ def _train(run: Run) -> Path:
     saved = load_checkpoint(config)
     if saved is not None:
         if saved.model.keys() != model.state_dict().keys():
-            raise ValueError(f"{config.out}: belongs to a run of another kind of model; choose another --config.out or remove it")
+            raise ValueError(f"{config.out}: belongs to a run of another kind of model; choose another --out or remove it")
         model.load_state_dict(saved.model)
     model.to(device=accelerator.device)  # pyright: ignore[reportCallIssue]  hidden by transformers' signature
     averages = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -145,14 +145,12 @@ def _run_stage(run: Run, number: int, model: RuacModel, averages: dict[str, Tens
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * stage.factor(step)
             figures = training_step(shared, passes, Chance(config.seed, number, step), step / stage.steps, accelerator)
-            if stage.train == "head":
-                keep_masks(model.head)
             trouble = _not_finite(figures) or _clip(objective, config.clip)
             if trouble:
                 rates = ", ".join(f"{group['lr']:.2g}" for group in optimizer.param_groups)
                 raise WorkError(
                     f"{config.out}: training has diverged in stage {number + 1} at step {step}: {trouble}; learning rates {rates}. "
-                    f"Lower those of the stage, or --config.clip, and train to another --config.out; {kept(config)}"
+                    f"Lower those of the stage, or --clip, and train to another --out; {kept(config)}"
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -216,7 +214,7 @@ def validate(run: Run, model: RuacModel, averages: Mapping[str, Tensor], at: Pos
         # of a video one frame
         samples = list({sample.id: sample for sample in reversed(part.samples) if sample.held_out}.values())[::-1]
         images = [LabelledImage(s.id, *run.pool.read(s)) for s in samples[: run.config.validation_images]]
-        results = [result for image in images if (result := evaluate_image(judged, image, protocol)).objects]
+        results = [result for image in images if (result := evaluate_image(judged, image, protocol, {})).objects]
         if results:
             iou = [np.mean([q.iou for r in results for q in r.after[clicks].quality]) for clicks in protocol.clicks]
             rows.append([part.name, len(results), *(f"{value:.4f}" for value in iou)])
