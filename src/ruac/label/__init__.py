@@ -1,0 +1,1 @@
+"""`ruac label`: masks for many images, and the order in which a person should look at them."""

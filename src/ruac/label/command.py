@@ -1,0 +1,147 @@
+"""`ruac label`: masks for a folder of images, and a queue of those that a person should look at.
+
+What needs torch is imported by the functions that use it, so that help and misspelt commands are answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ruac.errors import WorkError
+from ruac.label.budget import Budget, Plan, parse_budget, plan
+from ruac.label.images import Images, find_images
+from ruac.label.prompts import Category, Task, match, read_prompts
+from ruac.writing import require_folder, write_whole
+
+if TYPE_CHECKING:
+    from ruac.everything import Search
+    from ruac.label.part import Folder
+    from ruac.label.run import Job
+    from ruac.predictor import Predictor
+
+
+def label(
+    images: list[str],
+    prompts: Path | None = None,
+    everything: bool = False,
+    out: Path = Path("labels"),
+    budget: str = "10%",
+    grid: int = 16,
+    crops: int = 0,
+    least: float = 0.7,
+    no_parts: bool = False,
+    model: str = "nano",
+    head: Path | None = None,
+    device: str = "cpu",
+) -> None:
+    """Label many images, and learn which of the masks to check.
+
+    Writes <out>/labels.json (COCO: run lengths, boxes, predicted and expected IoU, mean uncertainty), <out>/masks/<name>.png (0
+    background, 1, 2 ... the objects of the image), <out>/review.csv and <out>/review.html, which begin with the lowest expected
+    IoU. The page works offline; what you accept and reject there can be exported. A run that was stopped goes on where it was.
+
+    Example: ruac label photos --prompts boxes.json --budget 10% --out labels
+
+    Args:
+        images: Files, folders (with the folders in them) and patterns such as 'photos/*.jpg'.
+        prompts: What to segment. JSON {"a.jpg": [{"box": [x0, y0, x1, y1], "points": [[x, y, 1]], "label": "cat"}]}; or CSV with the
+            columns image, x, y and maybe label (1 on the object, 0 beside it), object and category; or COCO, whose boxes are used.
+        everything: Look for objects instead, with a grid of clicks.
+        out: Folder for the results; made if need be.
+        budget: How many masks a person can look at: a number such as 25, or a share of all with a per-cent sign.
+        grid: With --everything, clicks along the longer side of a picture; more find smaller objects and take longer.
+        crops: With --everything, 1 looks at 4 crops of each picture, too, 2 at 16 more; each takes as long as a picture.
+        least: With --everything, the lowest expected IoU of a mask that is kept.
+        no_parts: With --everything, leave out an object that lies within another one, or the other one: whichever is less certain.
+        model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
+        head: A head trained for that model, as a file.
+        device: cpu, cuda, mps ...
+
+    Raises:
+        ValueError: For prompts that make no sense, and a folder with results of other settings.
+        FileNotFoundError: When there is no such model or file of prompts.
+        WorkError: When some images could not be read or written; all others are done.
+    """
+    if everything == (prompts is not None):
+        raise ValueError("say what to segment: either --prompts FILE or --everything")
+    limit = parse_budget(budget)
+    require_folder(out)
+    found = find_images(images, out)
+    if prompts is None:
+        tasks, told = [Task(image, (), None) for image in found.files], None
+    else:
+        told = read_prompts(prompts)
+        tasks = match(told, found.files)
+
+    from ruac.everything import Search
+    from ruac.label.part import open_folder
+    from ruac.label.run import EVERYTHING, Job, label_images
+    from ruac.output import output_names
+    from ruac.predictor import Predictor
+
+    search = Search(grid, crops, least, parts=not no_parts) if everything else None
+    categories = told.categories if told else (EVERYTHING,)
+    predictor = Predictor(model, device, head)
+    settings = _settings(predictor, search)
+    folder = open_folder(out, settings)
+    jobs = [Job(name, task) for name, task in zip(output_names([t.image.path for t in tasks]), tasks, strict=True)]
+    failed = label_images(predictor, jobs, folder, search)
+    chosen = _assemble(folder, jobs, categories, limit, {"model": model, **settings})
+    _report(chosen, found, tasks, prompts, out)
+    if failed:
+        heading = [f"{len(failed)} of {len(jobs)} images failed:"] if len(jobs) > 1 else []
+        raise WorkError("\n".join([*heading, *failed]))
+
+
+def _settings(predictor: Predictor, search: Search | None) -> dict[str, Any]:
+    """All that the masks depend on, beside the images and what is wanted of each."""
+    from dataclasses import asdict
+    from importlib.metadata import version
+
+    from ruac.model import weights_sha256
+
+    return {
+        "ruac": version("ruac"),
+        "model_sha256": weights_sha256(predictor.model),
+        "quality": predictor.model.config.quality,
+        "everything": None if search is None else asdict(search),
+    }
+
+
+def _assemble(
+    folder: Folder, jobs: Sequence[Job], categories: Sequence[Category], limit: Budget, settings: dict[str, Any]
+) -> Plan | None:
+    """Everything that is made of the parts: masks that are missing, labels.json and the queue. None when no image is done."""
+    from ruac.label.coco import index_png, labels_json
+    from ruac.label.review import MOST_SHOWN, queue, review_csv, review_html, with_thumbnails
+    from ruac.label.run import part_of
+
+    # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
+    parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
+    if not parts:
+        return None
+    for part in parts:
+        if not folder.mask_path(part.name).is_file():
+            write_whole(folder.mask_path(part.name), index_png(part))
+    chosen = plan([label.expected_iou for part in parts for label in part.labels], limit)
+    items = queue(parts, {category.id: category.name for category in categories}, chosen)
+    review = [item.review for item in sorted(items, key=lambda item: item.annotation)]
+    info = {"description": "masks by ruac label", **settings, "review": chosen.summary()}
+    write_whole(folder.out / "labels.json", labels_json(parts, categories, review, info))
+    write_whole(folder.out / "review.csv", review_csv(items))
+    shown = with_thumbnails(items[:MOST_SHOWN], parts, folder)
+    names = [category.name for category in categories]
+    write_whole(folder.out / "review.html", review_html(shown, chosen, len(parts), names, settings["model_sha256"][:16]))
+    return chosen
+
+
+def _report(chosen: Plan | None, found: Images, tasks: Sequence[Task], prompts: Path | None, out: Path) -> None:
+    """What there is now, and what to do with it."""
+    if left_out := len(found.files) - len(tasks):
+        print(f"{left_out} of {len(found.files)} images are not in {prompts} and were left out")
+    if chosen is None:
+        return
+    print(f"{len(chosen.order)} masks: {out / 'labels.json'} (file names from {found.root}) and {out / 'masks'}")
+    print(f"{chosen.words()}\nlook at {out / 'review.html'}")

@@ -1,0 +1,123 @@
+"""What is kept of each image that is done, so that a run that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ruac.label.images import ImageFile
+from ruac.label.prompts import Wanted
+from ruac.writing import TEMPORARY, write_whole
+
+SETTINGS = "settings.json"
+PARTS, MASKS = "parts", "masks"
+FORMAT = 1  # of the files in PARTS; a folder of another one is not continued
+
+
+@dataclass(frozen=True)
+class Label:
+    """One mask and what is known of it.
+
+    category: an id; counts: COCO's compressed run lengths; bbox: (x, y, width, height); area: in pixels; score: predicted IoU, 0 to 1;
+    mean_uncertainty: in bits, in the mask and the band around it, for an empty mask in the whole picture; object_score: probability
+    that there is an object, None of a model that does not say; next_click: (x, y, label); thumbnail: a WebP picture in base64.
+    """
+
+    category: int
+    counts: str
+    bbox: tuple[float, float, float, float]
+    area: int
+    score: float
+    expected_iou: float
+    mean_uncertainty: float
+    object_score: float | None
+    next_click: tuple[int, int, int]
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An image that is done. name: of its results; key: what it was made of, see `key_of`; file_name: below the common folder."""
+
+    name: str
+    key: str
+    file_name: str
+    height: int
+    width: int
+    labels: tuple[Label, ...]
+
+    def without_thumbnails(self) -> Part:
+        """The same, small enough to hold for a hundred thousand images."""
+        return replace(self, labels=tuple(replace(label, thumbnail="") for label in self.labels))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where results go: see `open_folder`."""
+
+    out: Path
+
+    def part_path(self, name: str) -> Path:
+        return self.out / PARTS / f"{name}.json"
+
+    def mask_path(self, name: str) -> Path:
+        return self.out / MASKS / f"{name}.png"
+
+    def save(self, part: Part) -> None:
+        """Raises OSError when the disk is full or not writable."""
+        write_whole(self.part_path(part.name), (json.dumps(asdict(part), allow_nan=False) + "\n").encode())
+
+    def load(self, name: str) -> Part | None:
+        """None when the image is not done. Raises ValueError when its file is damaged."""
+        path = self.part_path(name)
+        if not path.is_file():
+            return None
+        try:
+            stored = json.loads(path.read_text())
+            return Part(**{**stored, "labels": tuple(_label(label) for label in stored["labels"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: damaged ({error}); delete it, and its image is done again") from None
+
+
+def open_folder(out: Path, settings: dict[str, Any]) -> Folder:
+    """Make the folder, or take up what is there; what a killed run left half-written is removed.
+
+    Raises ValueError when it was made with other settings, or not by this command.
+    """
+    path = out / SETTINGS
+    settings = {"format": FORMAT, **settings}
+    for folder in (out, out / PARTS, out / MASKS):
+        folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(TEMPORARY):
+            leftover.unlink()
+    if path.is_file():
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged ({error}); choose another --out") from None
+        for key in {**stored, **settings}:
+            if stored.get(key) != settings.get(key):
+                raise ValueError(
+                    f"--out {out}: made with {key} {stored.get(key)}, not {settings.get(key)}; choose another folder"
+                )
+    elif any(entry for entry in out.iterdir() if entry.name not in (PARTS, MASKS)):
+        raise ValueError(f"--out {out}: not empty, and not made by this command; choose another folder")
+    else:
+        write_whole(path, (json.dumps(settings, indent=2) + "\n").encode())
+    return Folder(out)
+
+
+def key_of(image: ImageFile, wanted: Iterable[Wanted]) -> str:
+    """Changes when the image file or what is wanted of it does: then the image is done again. Raises OSError without the file."""
+    found = image.path.stat()
+    told = [(w.category, w.points, w.box) for w in wanted]
+    return hashlib.sha256(json.dumps([image.name, found.st_size, found.st_mtime_ns, told]).encode()).hexdigest()
+
+
+def _label(stored: dict[str, Any]) -> Label:
+    """JSON has no tuples."""
+    return Label(**{**stored, "bbox": tuple(stored["bbox"]), "next_click": tuple(stored["next_click"])})
