@@ -23,7 +23,7 @@ from ruac.evaluate.baselines import (
     prompts_given,
     temperature,
 )
-from ruac.evaluate.conversation import ask, first_prompt, look_at, part_of
+from ruac.evaluate.conversation import ask, first_prompt, look_at
 from ruac.evaluate.cost import cost
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.question import Picture, Question
@@ -106,7 +106,7 @@ def test_every_method_gives_a_logit_for_every_pixel_and_the_same_each_time(
 @torch.inference_mode()
 def test_an_answer_does_not_depend_on_who_else_is_asked_about(picture: Picture, question: Question, name: str) -> None:
     reading = METHODS[name](picture)
-    assert close(reading(part_of(question, [2, 0])), reading(question)[[2, 0]])
+    assert close(reading(question.part([2, 0])), reading(question)[[2, 0]])
 
 
 @torch.inference_mode()
@@ -339,7 +339,7 @@ def test_clicks_move_with_the_size_of_the_mask_and_boxes_with_their_own(
     low[0, 0, 0, 4:9, 2:12] = 1  # 20 x 40 pixels of the network input; the other mask is empty
     corners, kinds = box_points(torch.tensor([[[20.0, 15.0, 40.0, 25.0]] * 2]))
     prompts = Prompts(corners, kinds).with_points(torch.full((1, 2, 1, 2), 30.0), torch.ones(1, 2, 1).long())
-    two = replace(part_of(question, [0, 1]), prompts=prompts, low=replace(question.low, mean=low, variance=torch.zeros_like(low)))
+    two = replace(question.part([0, 1]), prompts=prompts, low=replace(question.low, mean=low, variance=torch.zeros_like(low)))
     jittered_prompts(400, at_once=800)(picture)(two)
     (given,) = asked
     moved = given.points.view(400, 2, 3, 2) - prompts.points

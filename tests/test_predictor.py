@@ -1,15 +1,20 @@
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from ruac.data.image import ImageError
 from ruac.distribution import MaskDistribution
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts
 from ruac.model import RuacModel
-from ruac.predictor import Prediction, Predictor, Prompt, PromptError, suggest_click
+from ruac.predictor import Prediction, Predictor, Prompt, PromptError
 
 HEIGHT, WIDTH = 48, 80
 
@@ -260,24 +265,100 @@ def test_senseless_prompts_are_refused_in_one_line(predictor: Predictor, prompt:
     assert "\n" not in str(caught.value)
 
 
-def test_suggested_click_is_in_the_middle_of_the_largest_doubtful_region() -> None:
+def test_next_click_is_in_the_middle_of_the_largest_doubtful_region() -> None:
     logits = np.full((16, 16), -9.0)
     logits[2:13, 2:13] = -0.1  # doubtful, called background
     logits[14, 14] = 0.05  # more doubtful, but small
-    x, y, label = suggest_click(prediction_of(logits))
-    assert abs(x - 29.5) <= 2
-    assert abs(y - 29.5) <= 2
-    assert label == 1
+    click = Predictor.next_click(prediction_of(logits))
+    assert abs(click.x - 29.5) <= 2
+    assert abs(click.y - 29.5) <= 2
+    assert click.label == 1
+    assert click.region.shape == (64, 64)
+    np.testing.assert_array_equal(np.nonzero(click.region.any(0))[0], np.arange(8, 52))
+    assert click.region[click.y, click.x]
 
 
-def test_suggested_click_takes_away_what_the_mask_has_wrongly() -> None:
+def test_a_wide_doubtful_region_counts_more_than_a_long_thin_one_of_as_many_pixels() -> None:
+    logits = np.full((32, 32), -9.0)
+    logits[1, :], logits[3, :] = -0.1, -0.1  # 64 pixels in two rows
+    logits[20:26, 20:30] = -0.1  # 60 pixels in a block
+    logits[2, 0] = -0.1  # the rows are one region
+    click = Predictor.next_click(prediction_of(logits))
+    assert (20 <= click.x // 4 < 30, 20 <= click.y // 4 < 26) == (True, True)
+
+
+def test_next_click_takes_away_what_the_mask_has_wrongly() -> None:
     logits = np.full((16, 16), 9.0)
     logits[4:8, 4:8] = 0.2
-    assert suggest_click(prediction_of(logits))[2] == 0
+    assert Predictor.next_click(prediction_of(logits)).label == 0
 
 
-def test_suggested_click_without_any_doubt_is_the_likeliest_error() -> None:
+def test_next_click_without_any_doubt_is_the_likeliest_error() -> None:
     logits = np.full((16, 16), -9.0)
     logits[3, 10] = -3.0
-    x, y, label = suggest_click(prediction_of(logits))
-    assert (x // 4, y // 4, label) == (10, 3, 1)
+    click = Predictor.next_click(prediction_of(logits))
+    assert (click.x // 4, click.y // 4, click.label) == (10, 3, 1)
+    assert click.region[click.y, click.x]
+
+
+def test_no_earlier_click_is_asked_for_again() -> None:
+    logits = np.full((64, 64), -14.0)
+    logits[10, 10], logits[40, 40] = -0.1, -0.2
+    first = Predictor.next_click(prediction_of(logits))
+    assert (first.x // 4, first.y // 4) == (10, 10)
+    told = replace(prediction_of(logits), clicks=np.array([[first.x, first.y]], np.float32))
+    second = Predictor.next_click(told)
+    assert (second.x // 4, second.y // 4) == (40, 40)
+
+
+def test_a_click_on_the_border_is_no_obstacle(predictor: Predictor) -> None:
+    click = Predictor.next_click(predictor.predict(point_coords=[[WIDTH - 0.1, HEIGHT - 0.1], [0, 0]]))
+    assert 0 <= click.x < WIDTH
+    assert 0 <= click.y < HEIGHT
+
+
+def test_next_click_is_in_pixels_of_the_image_at_low_resolution_too(predictor: Predictor) -> None:
+    full, low = (predictor.predict(point_coords=[[30, 20]], low_resolution=choice) for choice in (False, True))
+    a, b = Predictor.next_click(full), Predictor.next_click(low)
+    assert (a.x, a.y) == (b.x, b.y)
+    assert b.region.shape == (HEIGHT, WIDTH)
+
+
+@given(arrays(np.float32, (8, 12), elements=st.floats(-6, 6, width=32)), st.integers(20, 90), st.integers(20, 90))
+@settings(max_examples=50)
+def test_next_click_is_inside_the_image_and_contradicts_the_mask(logits: np.ndarray, height: int, width: int) -> None:
+    mean = torch.from_numpy(logits)[None]
+    moments = MaskDistribution(mean, torch.zeros_like(mean))
+    prediction = Prediction(moments, Frame((height, width), (32, 48)), 48, np.array([0.5], np.float32), 1.0)
+    padded = replace(
+        prediction, distribution=MaskDistribution(*(torch.nn.functional.pad(t, (0, 0, 0, 4)) for t in (mean, mean * 0)))
+    )
+    click = Predictor.next_click(padded)
+    assert 0 <= click.x < width
+    assert 0 <= click.y < height
+    assert click.label == 1 - padded.masks[0, click.y, click.x]
+
+
+def test_a_prediction_knows_the_clicks_it_answers_but_no_corner_of_a_box(predictor: Predictor) -> None:
+    prediction = predictor.predict(point_coords=[[30, 20], [3, 4]], point_labels=[1, 0], box=[5, 5, 70, 40])
+    np.testing.assert_allclose(prediction.clicks, [[30, 20], [3, 4]], atol=1e-3)
+
+
+def test_a_model_with_coefficients_expects_their_iou_of_every_candidate(tiny_model: RuacModel, image: np.ndarray) -> None:
+    weights = {"expected_iou": 0.5, "stability": 0.0, "predicted_iou": 0.25, "outline": 0.0, "wholeness": 0.0}
+    model = copy.deepcopy(tiny_model)
+    model.config.quality = {"intercept": 0.1, **weights}
+    calibrated, plain = Predictor(model), Predictor(tiny_model)
+    for predictor in (calibrated, plain):
+        predictor.set_image(image)
+    found, closed = (p.predict(point_coords=[[30, 20]], multimask_output=True, low_resolution=True) for p in (calibrated, plain))
+    wanted = 0.1 + 0.5 * closed.expected_iou + 0.25 * closed.iou.clip(0, 1)
+    assert np.ptp(closed.expected_iou) > 0.001
+    np.testing.assert_allclose(found.expected_iou, np.where(closed.masks.any((1, 2)), wanted, 0), atol=1e-5)
+
+
+def test_coefficients_of_another_kind_are_refused(tiny_model: RuacModel) -> None:
+    model = copy.deepcopy(tiny_model)
+    model.config.quality = {"intercept": 0.1, "stability": 1.0}
+    with pytest.raises(ValueError, match="quality in the model's configuration must be numbers for intercept, expected_iou"):
+        Predictor(model)

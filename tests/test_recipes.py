@@ -89,9 +89,9 @@ def test_each_recipe_runs(name, tmp_path):
     before, after = load(tmp_path / "start").half(), load(train(small)).half()
     rows = [row.split(",", 3) for row in (tmp_path / "run" / "log.csv").read_text().splitlines()]
     assert [(int(stage), int(step)) for stage, step, *_ in rows] == [(i, j) for i in range(len(small.stages)) for j in range(2)]
-    if any(stage.attack for stage in config.stages):
-        figures = json.loads(rows[-1][3].strip('"').replace('""', '"'))
-        assert any(name.startswith("attacked_") for name in figures)
+    for number, stage in enumerate(config.stages):
+        figures = json.loads(rows[2 * number + 1][3].strip('"').replace('""', '"'))
+        assert any(name.startswith("attacked_") for name in figures) == (stage.attack is not None)
     old, new = before.state_dict(), after.state_dict()
     moved = {name for name in new if name not in old or not torch.equal(old[name], new[name])}
     only_head = all(stage.train == "head" for stage in config.stages)

@@ -27,7 +27,8 @@ FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 @dataclass(frozen=True)
 class Command:
     """home: module and name of the function; help: in a line; positional: the arguments that need no option name, in words; methods:
-    other functions, each in place of the one at home when --method names it; then --config FILE is how that one is called for."""
+    other functions, each in place of the one at home when --method names it, which may ask for `method` and `config`. Without
+    --method, --config FILE is how the one at home is called for."""
 
     home: str
     help: str
@@ -42,7 +43,14 @@ class Command:
 COMMANDS = {
     "predict": Command("ruac.predict:predict", "masks and their uncertainty for your photographs", positional="images"),
     "demo": Command("ruac.predict:demo", "the same on a photograph that is already on your disk"),
+    "label": Command("ruac.label.command:label", "masks for many images, and those that a person should check", positional="images"),
+    "convert-labels": Command(
+        "ruac.exchange.command:convert_labels", "labels for and from YOLO, Label Studio, CVAT, GIS and COCO", positional="labels"
+    ),
+    "label-studio": Command("ruac.exchange.server:label_studio", "assist people who label in Label Studio"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
+    "calibrate": Command("ruac.calibrate.command:calibrate", "thresholds with a guarantee, from labelled pictures of your kind"),
+    "quality": Command("ruac.quality.command:quality", "teach a model to tell how good its masks are, from labelled pictures"),
     "report": Command(
         "ruac.report.command:report", "evaluations as a page to read: tables, curves, examples", positional="results"
     ),
@@ -52,7 +60,11 @@ COMMANDS = {
     "train": Command(
         "ruac.training.command:recipe",
         "an uncertainty head for a SAM that you have, or a whole model from a recipe",
-        methods={"head": "ruac.training.command:head"},
+        methods={
+            "head": "ruac.training.command:head",
+            **dict.fromkeys(("laplace", "evidential", "dropout"), "ruac.training.command:rival"),
+            **{name: f"ruac.training.command:{name}" for name in ("plain", "lora", "ensemble")},
+        },
     ),
     "tune": Command("ruac.training.tune:tune", "search for the settings of a recipe on shifted pictures of its own source"),
     "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
@@ -76,10 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             name = f"{name} {word}".strip()
         command = COMMANDS[name]
         method, words = _method(command, words)
-        function = command.function(method)
-        values = _parse(name if method is None else f"{name} --method {method}", command, function, words)
+        values = _parse(name, command, method, words)
         _hide_loading_bars()
-        function(**values)
+        command.function(method)(**values)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
     except WorkError as error:
@@ -114,7 +125,7 @@ def _parser_of_names(group: str) -> argparse.ArgumentParser:
         prog=prog,
         usage=f"{prog} COMMAND ...",
         description="Segment Anything with a pixel-wise uncertainty you can trust.\n\ncommands:\n"
-        + "\n".join(f"  {name:<14}{text}" for name, text in rows.items()),
+        + "\n".join(f"  {name:<16}{text}" for name, text in rows.items()),
         epilog=f"{prog} COMMAND --help explains a command." + ("" if group else " Start with: ruac demo"),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -127,7 +138,7 @@ def _parser_of_names(group: str) -> argparse.ArgumentParser:
 
 
 def _method(command: Command, words: list[str]) -> tuple[str | None, list[str]]:
-    """What --method names, and the other words. Raises ArgumentError when it is neither that nor --config, or both."""
+    """What --method names, and the other words. Raises ArgumentError when nothing says what to do, or two things do."""
     if not command.methods:
         return None, words
     parser = _TopParser(add_help=False, allow_abbrev=False)
@@ -135,32 +146,43 @@ def _method(command: Command, words: list[str]) -> tuple[str | None, list[str]]:
     method, rest = parser.parse_known_args(words)
     method = method.method
     configured = any(word == "--config" or word.startswith("--config=") for word in rest)
-    if method is not None and configured:
+    of_recipe = method is not None and "config" in inspect.signature(command.function(method)).parameters
+    if method is not None and configured and not of_recipe:
         raise argparse.ArgumentError(
             None, f"--config and --method {method} contradict each other: a recipe says itself what it trains"
         )
-    if method is None and not configured and not {"-h", "--help"} & set(rest):
-        ways = " or ".join(f"--method {name}" for name in command.methods)
-        raise argparse.ArgumentError(None, f"say what to train: {ways}, or a recipe with --config FILE")
+    if not configured and not {"-h", "--help"} & set(rest):
+        if of_recipe:
+            raise argparse.ArgumentError(None, f"--method {method} changes a recipe: name it with --config FILE")
+        if method is None:
+            ways = ", ".join(command.methods)
+            raise argparse.ArgumentError(None, f"say what to train: a recipe with --config FILE, or --method with one of {ways}")
     return method, rest
 
 
-def _parse(name: str, command: Command, function: Callable[..., object], words: Sequence[str]) -> dict[str, Any]:
-    """Values for the function's parameters. Raises ArgumentError; exits after --help."""
+def _parse(name: str, command: Command, method: str | None, words: Sequence[str]) -> dict[str, Any]:
+    """Values for the parameters of the command's function. Raises ArgumentError; exits after --help."""
+    function = command.function(method)
     doc = parse(inspect.getdoc(function) or "")
-    parser = ArgumentParser(prog=f"ruac {name}", exit_on_error=False, formatter_class=_HelpFormatter)
+    prog = f"ruac {name}" if method is None else f"ruac {name} --method {method}"
+    parser = ArgumentParser(prog=prog, exit_on_error=False, formatter_class=_HelpFormatter)
     text = doc.long_description or ""
     parser.description = "\n\n".join(part for part in (doc.short_description, text) if part)
-    hints = get_type_hints(function)
+    hints, parameters = get_type_hints(function), inspect.signature(function).parameters
+    known = {"method": method} if command.methods and "method" in parameters else {}
     config = hints.get("config")
-    if is_dataclass(config) and isinstance(config, type):
-        parser.add_argument("--config", action="config", help="YAML file with the settings below")
-        parser.add_class_arguments(config)
-        settings = parser.instantiate(parser.parse_args(words)).as_dict()
-        return {"config": config(**{key: value for key, value in settings.items() if key != "config"})}
-    for parameter in inspect.signature(function).parameters.values():
+    recipe = config if is_dataclass(config) and isinstance(config, type) else None
+    options = [parameter for key, parameter in parameters.items() if key not in known and (key != "config" or recipe is None)]
+    for parameter in options:
         _add_argument(parser, parameter, hints[parameter.name], doc, command.positional)
-    return parser.parse_args(words).as_dict()
+    if recipe is None:
+        return parser.parse_args(words).as_dict() | known
+    parser.add_argument("--config", action="config", help="YAML file with the settings below")
+    parser.add_class_arguments(recipe)
+    settings = parser.instantiate(parser.parse_args(words)).as_dict()
+    del settings["config"]
+    values = {parameter.name: settings.pop(parameter.name) for parameter in options}
+    return values | known | {"config": recipe(**settings)}
 
 
 def _add_argument(

@@ -23,7 +23,8 @@ from ruac.heads import PlainHead, make_head
 @strict
 class RuacConfig(PreTrainedConfig):
     """sam: the configuration of the Segment Anything model, with its model_type; head: a name that `heads.make_head` knows;
-    head_trained: whether the head's variance means anything yet. Until it does, the model answers with the plain logits.
+    head_trained: whether the head's variance means anything yet. Until it does, the model answers with the plain logits; quality:
+    coefficients of the calibrated expected IoU, as `ruac quality` fits them to these weights and this head, or None.
     """
 
     model_type = "ruac"
@@ -31,6 +32,7 @@ class RuacConfig(PreTrainedConfig):
     sam: dict[str, Any] | None = None
     head: str = "exact"
     head_trained: bool = True
+    quality: dict[str, float] | None = None
 
 
 class RuacModel(PreTrainedModel):

@@ -6,10 +6,11 @@ The arguments are those of Segment Anything's own predictor, so code written for
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
@@ -20,9 +21,11 @@ from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
 from ruac.loading import load
 from ruac.model import RuacModel, chosen_token
-from ruac.regions import interior_point, largest_region
+from ruac.quality.read_outs import Quality
+from ruac.regions import Mask, depth, fewest, heaviest_region, interior_point, region_around
 
-DOUBTFUL = 0.25  # expected error above which a pixel deserves a click
+# shares of the expected error that the most doubtful pixels hold: those that deserve a click, and those that deserve a look
+DOUBTFUL, WORTH_A_LOOK = 0.5, 0.9
 OBJECTS_AT_ONCE = 32  # decoded together, so that memory stays bounded
 
 
@@ -51,7 +54,8 @@ class Prediction:
     distribution: logit moments [M, h, w] at low resolution; frame, side: how they lie over the image; iou: [M] predicted IoU of
     each mask with the truth; low_resolution: read out on the decoder's grid instead, padding cut off: sixteen times fewer pixels
     than the network input has, and no resampling; object_score: probability that there is an object at all, None of
-    a model that does not say.
+    a model that does not say; clicks: [N, 2] (x, y) that it answers, in pixels of the image; quality: of the model,
+    or None of one that has none.
     """
 
     distribution: MaskDistribution
@@ -60,6 +64,8 @@ class Prediction:
     iou: NDArray[np.float32]
     object_score: float | None
     low_resolution: bool = False
+    clicks: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 2), np.float32))
+    quality: Quality | None = None
 
     @property
     def score(self) -> float:
@@ -69,7 +75,7 @@ class Prediction:
     @property
     def low_res_logits(self) -> NDArray[np.float32]:
         """[M, h, w]; one of them is the `mask_input` of a next prediction."""
-        return self.distribution.mean.numpy()
+        return self.distribution.prompt.numpy()
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
@@ -93,8 +99,14 @@ class Prediction:
 
     @cached_property
     def expected_iou(self) -> NDArray[np.float32]:
-        """[M] IoU of each mask with the truth as the pixels' own probabilities expect it; `iou` is the decoder's guess."""
-        return self._full.expected_iou().numpy()
+        """[M] IoU of each mask with the truth, as its pixels' probabilities expect it; `iou` is the decoder's guess.
+
+        Calibrated, and made on the decoder's grid, where the model has been fitted for it by `ruac quality`.
+        """
+        if self.quality is None:
+            return self._full.expected_iou().numpy()
+        low = self.distribution.crop(self.frame, self.side)
+        return self.quality.expected_iou(low, torch.from_numpy(self.iou)).numpy()
 
     @cached_property
     def aleatoric(self) -> NDArray[np.float32]:
@@ -112,6 +124,21 @@ class Prediction:
         return place(self.frame, self.side)
 
 
+@dataclass(frozen=True, eq=False)
+class NextClick:
+    """Where a click is expected to help most, in pixels of the image.
+
+    x, y: the pixel; label: the opposite of what the mask says there, 1 foreground, 0 background: for a person who sees that the mask
+    is wrong; region: boolean [height, width], where to look for errors: the part around it of the fewest pixels that hold
+    WORTH_A_LOOK of all expected error.
+    """
+
+    x: int
+    y: int
+    label: int
+    region: Mask
+
+
 class Predictor:
     """Keeps the features of one image, so that every further prompt costs only a decoding.
 
@@ -120,6 +147,7 @@ class Predictor:
 
     def __init__(self, model: str | Path | RuacModel = "nano", device: str = "cpu", head: str | Path | None = None):
         self.model = model.eval() if isinstance(model, RuacModel) else load(model, device, head=head)
+        self.quality = Quality.of(self.model.config.quality)
         self._features: ImageFeatures | None = None
 
     @torch.inference_mode()
@@ -166,39 +194,56 @@ class Predictor:
             found.update(zip(members, self._decode(self._features, batch, multimask_output, low_resolution), strict=True))
         return [found[i] for i in range(len(prompts))]
 
+    @staticmethod
+    def next_click(prediction: Prediction) -> NextClick:
+        """Where the next click on the best mask of a prediction helps most, as its own probabilities see it.
+
+        The fewest pixels that hold half of all expected error fall into regions. The click is at the most interior pixel of the region
+        with most of it, where a pixel counts the more the deeper it lies: a thin rim along the outline is wrong in small pieces, a
+        wide one in large ones. No earlier click is asked for again. Works on the decoder's grid.
+        """
+        error = prediction.distribution.crop(prediction.frame, prediction.side).expected_error()[0].numpy()
+        height, width = prediction.frame.original
+        scale = np.array([error.shape[1] / width, error.shape[0] / height])
+        # a click may lie between the last pixel's centre and the border
+        columns, rows = ((prediction.clicks + 0.5) * scale).astype(int).clip(0, np.array(error.shape[::-1]) - 1).T
+        error[rows, columns] = 0
+        doubtful = fewest(error, DOUBTFUL)
+        x, y = interior_point(heaviest_region(doubtful, error * depth(doubtful)))
+        region = region_around(fewest(error, WORTH_A_LOOK), x, y)
+        column, row = (int(n) for n in (np.array([x, y]) + 0.5) / scale)
+        there = prediction.masks[0][(y, x) if prediction.low_resolution else (row, column)]
+        whole = cv2.resize(region.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST).view(np.bool_)
+        return NextClick(column, row, BACKGROUND if there else FOREGROUND, whole)
+
     def _decode(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool, low_resolution: bool) -> list[Prediction]:
         features = self.model.decode(image, prompts)
         ranked = features.iou[:, :, 1:].argsort(dim=-1, descending=True) + 1
         features = features.select(ranked if multimask_output else chosen_token(features, prompts, self.model.stability))
-        distribution = self.model(features)
-        mean, variance, iou = (t[0].float().cpu() for t in (distribution.mean, distribution.variance, features.iou))
+        distribution = self.model(features).map(lambda values: values[0].float().cpu())
+        iou = features.iou[0].float().cpu()
         objectness = features.object_logit
-        object_score = [None] * len(mean) if objectness is None else torch.sigmoid(objectness[0].float()).tolist()
+        object_score = [None] * len(iou) if objectness is None else torch.sigmoid(objectness[0].float()).tolist()
+        places, labels = image.frames[0].to_original(prompts.points[0]).cpu().numpy(), prompts.labels[0].cpu().numpy()
         return [
             Prediction(
-                MaskDistribution(mean[i], variance[i]),
+                distribution.map(lambda values, i=i: values[i]),
                 image.frames[0],
                 self.model.side,
                 iou[i].numpy(),
                 object_score[i],
                 low_resolution,
+                places[i][np.isin(labels[i], (BACKGROUND, FOREGROUND))],
+                self.quality,
             )
-            for i in range(len(mean))
+            for i in range(len(iou))
         ]
 
 
 def suggest_click(prediction: Prediction) -> tuple[int, int, int]:
-    """(x, y, label) of the click that would help most: the middle of the largest doubtful region, or the likeliest error.
-
-    The label is the opposite of what the mask says there: 1 foreground, 0 background.
-    """
-    error = prediction.expected_error[0]
-    doubtful = error > DOUBTFUL
-    if doubtful.any():
-        x, y = interior_point(largest_region(doubtful))
-    else:
-        y, x = (int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-    return x, y, BACKGROUND if prediction.masks[0, y, x] else FOREGROUND
+    """x, y and label of `Predictor.next_click`."""
+    click = Predictor.next_click(prediction)
+    return click.x, click.y, click.label
 
 
 def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:

@@ -64,9 +64,37 @@ def largest_region(mask: Mask) -> Mask:
     return labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
 
 
+def heaviest_region(mask: Mask, weight: NDArray[np.floating]) -> Mask:
+    """The 8-connected component with the largest sum of weight [height, width]; empty for an empty mask."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    sums = np.bincount(labels.ravel(), (weight * mask).ravel())
+    if len(sums) < 2:
+        return np.zeros_like(mask)
+    return labels == 1 + int(sums[1:].argmax())
+
+
+def fewest(weight: NDArray[np.floating], share: float) -> Mask:
+    """The fewest pixels that hold this share of all weight, >= 0, [height, width]; of equal ones all."""
+    descending = np.sort(weight, axis=None)[::-1]
+    held = descending.cumsum(dtype=np.float64)
+    return weight >= descending[min(int(np.searchsorted(held, share * held[-1])), len(held) - 1)]
+
+
+def region_around(mask: Mask, x: int, y: int) -> Mask:
+    """The 8-connected component that a pixel lies in, or the pixel alone where it is not in the mask."""
+    labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    region = (labels == labels[y, x]) & mask
+    region[y, x] = True
+    return region
+
+
+def depth(mask: Mask) -> NDArray[np.float32]:
+    """[height, width], how far each pixel of the mask is from the nearest one outside; the image border counts as outside."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1].astype(np.float32, copy=False)
+
+
 def interior_point(mask: Mask) -> tuple[int, int]:
     """(x, y) of the pixel farthest from the outside; the image border counts as outside. The first in reading order on ties."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    distance = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    y, x = np.unravel_index(int(distance.argmax()), mask.shape)
+    y, x = np.unravel_index(int(depth(mask).argmax()), mask.shape)
     return int(x), int(y)

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ruac.data.prompts import first_click, jittered_box, next_click
-from ruac.distribution import MaskDistribution
-from ruac.evaluate.averaging import at_original, plain_logits
 from ruac.evaluate.question import Picture, Question
 from ruac.features import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND, Prompts
 from ruac.model import RuacModel, chosen_token
@@ -63,12 +61,7 @@ def ask(picture: Picture, prompts: Prompts) -> Question:
     model = picture.model
     decoded = model.decode(picture.features, prompts)
     token = chosen_token(decoded, prompts, model.stability)
-    chosen = decoded.select(token)
-    low = model(chosen)
-    full = low.resize(picture.frame, model.side)
-    # a variance of zero need not be enlarged
-    plain = at_original(plain_logits(decoded, token[..., 0]), picture.frame, model.side)[None, :, None]
-    return Question(prompts, decoded, token[..., 0], low, full, MaskDistribution(plain, torch.zeros_like(plain)))
+    return Question(picture, prompts, decoded, token[..., 0], model(decoded.select(token)))
 
 
 def correcting(truth: Mask, valid: Mask, prompt: Literal["point", "box"]) -> Annotator:
@@ -124,23 +117,6 @@ def correction(mask: Mask, truth: Mask, valid: Mask) -> Word | None:
     return (Point(click[0] + columns.start, click[1] + rows.start, click[2]),) if click else None
 
 
-def part_of(question: Question, objects: Sequence[int]) -> Question:
-    """The question about some of its objects only."""
-    if list(objects) == list(range(question.token.shape[1])):
-        return question
-    index = torch.tensor(objects, device=question.token.device)
-    prompts, mask = question.prompts, question.prompts.mask_logits
-
-    return Question(
-        Prompts(prompts.points[:, index], prompts.labels[:, index], None if mask is None else mask[:, index]),
-        question.decoded.map(lambda value: value[:, index]),
-        question.token[:, index],
-        question.low.map(lambda value: value[:, index]),
-        question.full.map(lambda value: value[:, index]),
-        question.plain.map(lambda value: value[:, index]),
-    )
-
-
 def _answer(picture: Picture, said: Sequence[tuple[Word, ...]], before: Sequence[Answer | None]) -> list[Answer]:
     """said: the same number of points for every object; before: the answers to refine, all of them or none."""
     device = picture.image.device
@@ -150,5 +126,5 @@ def _answer(picture: Picture, said: Sequence[tuple[Word, ...]], before: Sequence
     low = [answer.question.low.prompt[0, answer.index, 0] for answer in before if answer is not None]
     prompts = Prompts(picture.frame.to_input(places)[None], labels[None], torch.stack(low)[None] if low else None)
     question = ask(picture, prompts)
-    masks = (question.full.mean[0, :, 0] > 0).cpu().numpy()
+    masks = (question.mean[0, :, 0] > 0).cpu().numpy()
     return [Answer(question, i, mask) for i, mask in enumerate(masks)]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ruac.data.folder import IGNORE, Sample, object_ids, read_mask
 from ruac.data.image import read_image
 from ruac.evaluate.baselines import METHODS
-from ruac.evaluate.conversation import Annotator, Answer, Turn, Word, converse, correcting, look_at, part_of, reciting
+from ruac.evaluate.conversation import Annotator, Answer, Turn, Word, converse, correcting, look_at, reciting
 from ruac.evaluate.disagreement import People, annotator_files, people_disagree, read_people
 from ruac.evaluate.judging import Judged, judge
 from ruac.evaluate.metrics import iou
@@ -190,7 +190,7 @@ def _judge(
         if i not in verdicts:
             new.setdefault(id(answer.question), []).append(i)
     for places in new.values():
-        question = part_of(turn.answers[places[0]].question, [turn.answers[i].index for i in places])
+        question = turn.answers[places[0]].question.part([turn.answers[i].index for i in places])
         logits = {name: reading(question) for name, reading in readings.items()}  # (P, height, width) each
         predicted = question.decoded.iou.gather(2, question.token[..., None])[0, :, 0].tolist()
         for k, i in enumerate(places):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ruac.data.folder import IGNORE, FolderSet, Sample
 from ruac.evaluate.baselines import methods
-from ruac.evaluate.conversation import Point, Word, converse, look_at, part_of, reciting
+from ruac.evaluate.conversation import Point, Word, converse, look_at, reciting
 from ruac.evaluate.protocol import read
 from ruac.evaluate.results import Row
 from ruac.features import BACKGROUND, BOX_TOP_LEFT, FOREGROUND
@@ -120,7 +120,7 @@ def look_again(comparison: Comparison, contender: Contender, choice: Choice, mod
     wrong = [int(((answer.mask != truth) & valid).sum()) for answer, truth in zip(turn.answers, truths, strict=True)]
     i = int(np.argmax(wrong))
     answer = turn.answers[i]
-    logit = reading(part_of(answer.question, [answer.index]))[0]
+    logit = reading(answer.question.part([answer.index]))[0]
     mask = torch.from_numpy(answer.mask).to(logit.device)
     expected = torch.sigmoid(torch.where(mask, -logit, logit)).cpu().numpy()
     said = tuple(point for word in turn.said[i] for point in word)

@@ -1,0 +1,109 @@
+"""The annotator of benchmarks/next_click.py, who looks only where it is suggested to look."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from squares import write_set
+
+from ruac.data.folder import FolderSet
+from ruac.model import RuacModel
+from ruac.predictor import Prediction, Predictor
+
+SIDE = 40
+
+
+@pytest.fixture(scope="module")
+def annotator() -> Iterator[ModuleType]:
+    folder = str(Path(__file__).parents[1] / "benchmarks")
+    sys.path.insert(0, folder)
+    import next_click
+
+    yield next_click
+    sys.path.remove(folder)
+
+
+@pytest.fixture
+def truth() -> np.ndarray:
+    truth = np.zeros((SIDE, SIDE), np.bool_)
+    truth[5:20, 5:20] = True
+    return truth
+
+
+def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros((SIDE, SIDE), np.bool_)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def target(annotator: ModuleType, truth: np.ndarray, valid: np.ndarray | None = None) -> object:
+    return annotator.Target(truth, np.ones_like(truth) if valid is None else valid, np.random.default_rng(0))
+
+
+def test_a_wrong_place_is_corrected_at_the_centre_of_its_wrong_region(annotator: ModuleType, truth: np.ndarray) -> None:
+    mask = truth & ~box(5, 5, 12, 12)  # a corner of 7 x 7 is missing
+    click = annotator.look(mask, target(annotator, truth), 5, 5)
+    assert (click.x, click.y, click.label) == (8, 8, 1)
+
+
+def test_what_is_too_much_is_taken_away(annotator: ModuleType, truth: np.ndarray) -> None:
+    mask = truth | box(30, 30, 35, 35)
+    click = annotator.look(mask, target(annotator, truth), 34, 30)
+    assert (click.x, click.y, click.label) == (32, 32, 0)
+
+
+def test_a_right_place_is_confirmed_whatever_is_wrong_elsewhere(annotator: ModuleType, truth: np.ndarray) -> None:
+    mask = truth | box(30, 30, 35, 35)
+    for x, y, label in ((10, 10, 1), (1, 1, 0)):
+        click = annotator.look(mask, target(annotator, truth), x, y, box(0, 0, 25, 25))
+        assert (click.x, click.y, click.label) == (x, y, label)
+
+
+def test_the_nearest_error_within_the_suggested_region_is_corrected(annotator: ModuleType, truth: np.ndarray) -> None:
+    mask = truth | box(30, 30, 35, 35) | box(30, 0, 39, 9)
+    click = annotator.look(mask, target(annotator, truth), 25, 25, box(20, 0, 36, 36))
+    assert (click.x, click.y, click.label) == (32, 32, 0)
+
+
+def test_ignored_pixels_are_never_wrong(annotator: ModuleType, truth: np.ndarray) -> None:
+    mask = truth | box(30, 30, 35, 35)
+    click = annotator.look(mask, target(annotator, truth, ~box(25, 25, 40, 40)), 32, 32)
+    assert (click.x, click.y, click.label) == (32, 32, 1)
+
+
+def test_all_policies_begin_alike_and_none_goes_on_after_the_last_target(
+    annotator: ModuleType, tiny_model: RuacModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotator, "CLICKS", 3)
+    folder = FolderSet.open(write_set(tmp_path / "squares", images=1))
+    asked: list[int] = []
+    predict_many = Predictor.predict_many
+
+    def counted(self: Predictor, prompts: list, *rest: bool) -> list[Prediction]:
+        asked.extend(len(prompt.point_coords) for prompt in prompts)
+        return predict_many(self, prompts, *rest)
+
+    monkeypatch.setattr(Predictor, "predict_many", counted)
+    (table,) = annotator.efforts_of(Predictor(tiny_model), folder, folder.samples[0], 2)
+    assert table.shape == (len(annotator.POLICIES), 3, 2)
+    # random weights never get there: two objects, once for the first click of all, then two more clicks a policy
+    assert table[..., 0].tolist() == [[3.0] * 3] * len(annotator.POLICIES)
+    assert table[..., 1].min() == 1
+    assert sorted(asked) == [1] * 2 + [2] * 2 * len(annotator.POLICIES) + [3] * 2 * len(annotator.POLICIES)
+
+
+def test_figures_are_means_over_sets_of_means_over_images(annotator: ModuleType) -> None:
+    names = list(annotator.POLICIES)
+    table = np.zeros((2, len(names), 3, 2))
+    table[..., 0] = 10
+    table[:, names.index("next_click"), 1, 0] = 4, 6
+    table[:, names.index("oracle"), 1, 0] = 5
+    other = table.copy()
+    other[:, names.index("next_click"), 1, 0] = 7
+    found = annotator.judge({"a": table, "b": other})
+    assert found["figures"]["next_click"]["noc@85"][0] == 6
+    assert found["figures"]["ratio@85"][0] == 1.2
+    assert found["missed"] == ["ratio to the oracle 1.200 > 1.15"]
