@@ -30,7 +30,7 @@ class LogRow:
 def card(model: Path, training: list[Path], summary: Path, data: list[Path]) -> None:
     """Write <model>/README.md from the files of the runs that made the model and of its evaluation.
 
-    Example: ruac card --model runs/nano-ruac/model --training runs/nano runs/nano-ruac --summary runs/eval/summary.json --data data/train
+    Example: ruac card --model runs/nano-ruac/model --training runs/nano runs/nano-ruac --summary eval/summary.json --data data/train
 
     Args:
         model: Folder of the model.

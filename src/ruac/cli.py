@@ -43,7 +43,9 @@ class Command:
 COMMANDS = {
     "predict": Command("ruac.predict:predict", "masks and their uncertainty for your photographs", positional="images"),
     "demo": Command("ruac.predict:demo", "the same on a photograph that is already on your disk"),
-    "label": Command("ruac.label.command:label", "masks for many images, and those that a person should check", positional="images"),
+    "label": Command(
+        "ruac.label.command:label", "masks for many images, and those that a person should check", positional="images"
+    ),
     "convert-labels": Command(
         "ruac.exchange.command:convert_labels", "labels for and from YOLO, Label Studio, CVAT, GIS and COCO", positional="labels"
     ),
