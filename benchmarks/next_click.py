@@ -1,7 +1,7 @@
 """Does it pay to click where the model suggests? The number of clicks (NoC) of an annotator who looks only there.
 
     python benchmarks/next_click.py                   # a quarter of an hour on one core
-    python benchmarks/next_click.py --data ../shared/data/eval --quick   # one picture a set, eight clicks: whether it runs, not how well
+    python benchmarks/next_click.py --quick           # one object a set, eight clicks, under 50 s: whether it runs, not how well
 
 All begin with a click at the centre of the object (its most interior pixel) and go on, with the mask before as mask prompt, until the
 IoU is 90 % or 20 clicks are made. Wrong regions are 8-connected; missing and superfluous pixels are regions apart; pixels labelled
