@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ruac.attack import ATTACKS
-from ruac.attack.command import Kind
+from ruac.attack.command import OF_SEVERAL, Kind
 from ruac.cli import main
 
 
@@ -34,7 +34,8 @@ def test_every_attack_but_none_is_offered():
 @pytest.mark.parametrize("kind", Kind.__args__)
 def test_a_sheet_is_drawn_and_magnitudes_said(kind, pair, tiny_model_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    code = main(["attack", *pair, "--kind", kind, "--model", str(tiny_model_folder), "--steps", "2", "--out", str(out)])
+    pictures = 2 * pair if kind in OF_SEVERAL else pair
+    code = main(["attack", *pictures, "--kind", kind, "--model", str(tiny_model_folder), "--steps", "2", "--out", str(out)])
     assert code == 0
     assert [path.name for path in out.iterdir()] == [f"attack.{kind}.png"]
     sheet = np.asarray(Image.open(out / f"attack.{kind}.png").convert("RGB"))
@@ -68,6 +69,7 @@ def test_a_mask_of_ruac_predict_is_one_object(pair, tiny_model_folder, tmp_path)
         (lambda pair, folder: [pair[0], str(folder / "small.png")], "10 x 10 pixels, but"),
         (lambda pair, folder: [pair[0], str(folder / "empty.png")], "no object in it"),
         (lambda pair, folder: [*pair, "--kind", "laser"], "kind"),
+        (lambda pair, folder: [*pair, "--kind", "dsu"], "--kind dsu: it mixes the styles of several pictures"),
     ],
 )
 def test_wrong_use_is_a_line(pair, tiny_model_folder, tmp_path, capsys, change, message):

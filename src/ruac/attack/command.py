@@ -29,6 +29,7 @@ Kind = Literal[
     "pgd",
 ]
 OBJECTS = 5  # of a picture, the largest
+OF_SEVERAL = ("mixstyle", "dsu")  # what they do to a picture comes from the others
 LEARNING_RATE = 3e-3
 
 
@@ -60,11 +61,13 @@ def attack(
         seed: Of everything that is drawn.
 
     Raises:
-        ValueError: For a mask that does not fit its photograph, and an odd number of pictures.
+        ValueError: For a mask that does not fit its photograph, an odd number of pictures, and one alone where several are mixed.
         FileNotFoundError: When a file or the model is missing.
     """
     if len(pictures) % 2:
         raise ValueError("name a mask after every photograph: ruac attack photo.jpg photo.mask.png")
+    if kind in OF_SEVERAL and len(pictures) < 4:
+        raise ValueError(f"--kind {kind}: it mixes the styles of several pictures; name two photographs and their masks, or more")
     require_folder(out)
     if steps < 1:
         raise ValueError(f"--steps {steps}: at least 1")

@@ -28,7 +28,7 @@ class NoAttack:
 
 @dataclass(frozen=True)
 class RandomNoise:
-    """Uniform noise; rms: in grey levels, one number or [B], such as the `magnitudes["rms"]` of another attack."""
+    """Uniform noise; rms: in grey levels, one number or [B]."""
 
     generator: Generator
     rms: float | Tensor = 8.0
