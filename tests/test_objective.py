@@ -228,7 +228,9 @@ def test_recomputed_blocks_give_the_same_gradient_from_less_memory(family):
 def test_the_head_learns_where_something_says_what_its_variance_should_be(changes, trained):
     objective = objective_for(replace(RUAC, **changes))
     branches(objective, batch_for(objective.model))
-    assert any(name.startswith("model.head.") for name in gradients(objective)) == trained
+    # the mask's loss goes through the gain and back, which rounding makes a little more than nothing
+    learns = {name for name, gradient in gradients(objective).items() if gradient.abs().max() > 1e-5}
+    assert any(name.startswith("model.head.") for name in learns) == trained
 
 
 def test_the_divergence_enters_when_it_begins_and_pulls_the_factors_of_both_heads():
