@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from ruac.calibrate.bounds import Bounds
+from ruac.data.labels import encode
 from ruac.overlay import Around, Marks, draw_overlay
 from ruac.predictor import Prediction, Predictor, Prompt
 from ruac.regions import band_around
@@ -101,8 +101,7 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
     mask, uncertainty = prediction.masks[0], prediction.uncertainty[0]
     band = band_around(mask, mask)
     click = Predictor.next_click(prediction)
-    rle = coco_mask.encode(np.asfortranarray(mask.view(np.uint8)))
-    counts = rle["counts"]
+    rle = encode(mask)
     return {
         "image": origin.image,
         "width": mask.shape[1],
@@ -117,7 +116,7 @@ def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str
             "band": _mean(uncertainty[band]) if band.any() else None,
         },
         "next_click": {"x": click.x, "y": click.y, "label": click.label},
-        "rle": {"size": [int(n) for n in rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts},
+        "rle": {"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")},
         "model": origin.model,
         "model_sha256": origin.model_sha256,
         "ruac": version("ruac"),

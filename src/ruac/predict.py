@@ -191,7 +191,7 @@ def _predict_one(
 
     image = read_image(path)
     predictor.set_image(image)
-    prompts = [Prompt([p[:2] for p in told.points] or None, [p[2] for p in told.points] or None, told.box) for told in objects]
+    prompts = [Prompt.of(told.points, told.box) for told in objects]
     predictions = predictor.predict_many(prompts)
     traits = Traits.of(image, predictions[0]) if guarantee else None
     overlays = []

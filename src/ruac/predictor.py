@@ -46,6 +46,11 @@ class Prompt:
     box: ArrayLike | None = None
     mask_input: ArrayLike | None = None
 
+    @staticmethod
+    def of(points: Sequence[tuple[float, float, int]], box: ArrayLike | None) -> Prompt:
+        """From points (x, y, label), maybe none of them, and a box or None."""
+        return Prompt([point[:2] for point in points] or None, [point[2] for point in points] or None, box)
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from ruac.data.folder import FolderSet, object_ids
 from ruac.errors import one_line
-from ruac.evaluate.conversation import Point, Word
+from ruac.evaluate.conversation import Point, Word, box_word
 from ruac.evaluate.protocol import LabelledImage, Protocol
 from ruac.evaluate.results import Row
 from ruac.features import BACKGROUND, BOX_BOTTOM_RIGHT, BOX_TOP_LEFT, FOREGROUND
@@ -130,7 +130,7 @@ def _words(entry: dict[str, Any], prompt: str) -> tuple[Word, ...]:
         raise ValueError(f"an object {'without' if prompt == 'box' else 'with'} a box, although the first prompt is a {prompt}")
     if "box" in entry:
         x0, y0, x1, y1 = (float(value) for value in entry["box"])
-        words.append((Point(x0, y0, BOX_TOP_LEFT), Point(x1, y1, BOX_BOTTOM_RIGHT)))
+        words.append(box_word((x0, y0, x1, y1)))
     for x, y, label in entry["points"]:
         if label not in (BACKGROUND, FOREGROUND):
             raise ValueError(f"a point's label is 1 (object) or 0 (background), not {label!r}")

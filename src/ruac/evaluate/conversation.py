@@ -100,10 +100,15 @@ def converse(picture: Picture, annotators: Sequence[Annotator], last: int) -> It
         yield Turn(prompts, tuple(said), tuple(answer for answer in answers if answer is not None))
 
 
+def box_word(box: tuple[float, float, float, float]) -> Word:
+    """(x0, y0, x1, y1) as its two corners."""
+    x0, y0, x1, y1 = box
+    return Point(x0, y0, BOX_TOP_LEFT), Point(x1, y1, BOX_BOTTOM_RIGHT)
+
+
 def first_prompt(truth: Mask, prompt: Literal["point", "box"]) -> Word:
     if prompt == "box":
-        x0, y0, x1, y1 = jittered_box(truth)
-        return Point(x0, y0, BOX_TOP_LEFT), Point(x1, y1, BOX_BOTTOM_RIGHT)
+        return box_word(jittered_box(truth))
     # looking for it in the box around the object is faster and changes nothing: all outside is outside
     rows, columns = bounding_box(truth)
     x, y = first_click(truth[rows, columns])

@@ -99,7 +99,7 @@ def _asked(predictor: Predictor, image: NDArray[np.uint8], task: Task) -> Iterat
         raise ValueError(f"has {size[1]} x {size[0]} pixels, but {task.size[1]} x {task.size[0]} in the file of the prompts")
     wanted = [told.fit(size) for told in task.wanted]
     predictor.set_image(image)
-    prompts = [Prompt([p[:2] for p in told.points] or None, [p[2] for p in told.points] or None, told.box) for told in wanted]
+    prompts = [Prompt.of(told.points, told.box) for told in wanted]
     predictions = deque(predictor.predict_many(prompts))
     for told in wanted:
         # taken off, so that the maps of one object at a time are held

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from ruac.data.folder import IGNORE
 from ruac.data.prompts import jittered_box
 from ruac.data.restyle import restyle
-from ruac.evaluate.conversation import Annotator, Answer, Point, Word, converse, correcting, look_at, reciting
+from ruac.evaluate.conversation import Annotator, Answer, box_word, converse, correcting, look_at, reciting
 from ruac.evaluate.metrics import iou
 from ruac.evaluate.protocol import LabelledImage, Protocol, choose_objects
 from ruac.evaluate.question import Picture
-from ruac.features import BOX_BOTTOM_RIGHT, BOX_TOP_LEFT
 from ruac.model import RuacModel
 from ruac.quality.read_outs import read_outs
 from ruac.regions import Mask
@@ -57,7 +56,7 @@ def examples_of(model: RuacModel, labelled: LabelledImage, max_objects: int, see
     for image in (labelled.image, restyle(labelled.image, rng)):
         picture = look_at(model, image)
         correct: list[Annotator] = [correcting(truth, valid, "point") for truth in truths]
-        boxes: list[Annotator] = [reciting([_box(truth, rng)]) for truth in truths]
+        boxes: list[Annotator] = [reciting([box_word(jittered_box(truth, rng))]) for truth in truths]
         turns = [*converse(picture, correct, CLICKS[-1]), *converse(picture, boxes, 1)]
         wanted = [turn for i, turn in enumerate(turns, start=1) if i in CLICKS or i == len(turns)]
         for turn in wanted:
@@ -70,8 +69,3 @@ def _example(picture: Picture, answer: Answer, truth: Mask, valid: Mask) -> Exam
     low = question.low.crop(picture.frame, picture.model.side).map(lambda value: value[0, answer.index])
     predicted = question.decoded.iou.gather(2, question.token[..., None])[0, answer.index]
     return Examples(read_outs(low, predicted).numpy(), np.array([iou(answer.mask, truth, valid)]))
-
-
-def _box(truth: Mask, rng: np.random.Generator) -> Word:
-    x0, y0, x1, y1 = jittered_box(truth, rng)
-    return Point(x0, y0, BOX_TOP_LEFT), Point(x1, y1, BOX_BOTTOM_RIGHT)
