@@ -135,7 +135,8 @@ def test_error_pairs_are_a_wrong_and_a_right_pixel_that_count():
     g = torch.Generator().manual_seed(0)
     logit, target = torch.randn(2, 1, 1, 8, 8, generator=g), (torch.rand(2, 1, 1, 8, 8, generator=g) > 0.5).float()
     valid = (torch.rand(2, 1, 1, 8, 8, generator=g) > 0.5).float()
-    wrong, right = error_pairs(logit, target, valid, g)
+    pairs = error_pairs(logit, target, valid, g)
+    wrong, right = pairs.wrong, pairs.right
     is_wrong = ((logit > 0) != (target > 0.5)).flatten()
     assert is_wrong[wrong].all()
     assert not is_wrong[right].any()

@@ -69,8 +69,8 @@ def test_only_settings_that_concern_the_stages_are_searched() -> None:
     plain, head = Stage(1), Stage(1, train="head")
     attacked = Stage(1, attack=Attacking(), alignment_weight=0.1)
     assert set(searched(default_space(), [plain])) == {RATES}
-    assert set(searched(default_space(), [plain, head])) == {RATES, "ranking", "harmless"}
-    assert set(searched(default_space(), [attacked])) == set(default_space()) - {"ranking", "harmless"}
+    assert set(searched(default_space(), [plain, head])) == {RATES, "ranking", "harmless", "calibration"}
+    assert set(searched(default_space(), [attacked])) == set(default_space()) - {"ranking", "harmless", "calibration"}
     with pytest.raises(ValueError, match="no setting 'steps' to search"):
         searched({"steps": Range(1, 2)}, [plain])
     with pytest.raises(ValueError, match="says nothing about these stages"):

@@ -131,8 +131,8 @@ class ExactHead(Head):
         of_roughness = self.roughness * of_roughness
         size = mean.abs() + SMALL_LOGIT
         near = F.avg_pool2d(size.flatten(0, 1), self.CELL).unflatten(0, batch)  # (B, P, K, H / 4, W / 4)
-        # the logarithm of the variance, MacKay's 8/π its unit; what is smooth is done on the coarse grid
-        coarse = torch.addcmul(math.log(8 / math.pi) + base, of_surroundings, around) - of_roughness * near.log()
+        # the logarithm of the variance, zero at the start; what is smooth is done on the coarse grid
+        coarse = torch.addcmul(base, of_surroundings, around) - of_roughness * near.log()
         coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
         return torch.exp(torch.addcmul(coarse, of_roughness, size.log()).clamp_max(2 * LARGEST_EXPONENT))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +16,8 @@ from ruac.weibull import concentration_of, kl_to_gamma
 
 # shape and rate of the Gamma prior of every random factor; the released settings call the second number a scale and use it as a rate
 PRIOR = 1.0, 3.0
+# where the weights of error pairs stop: shares of the pixels that are surer than an error, and that are more doubtful
+LEAST_COVERAGE, LEAST_DOUBTED = 0.02, 0.002
 
 
 def normalised_focal(logits: Tensor, target: Tensor, valid: Tensor, gamma: float = 1.0) -> Tensor:
@@ -58,43 +61,77 @@ def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor, gam
     return each[..., 0] + each[..., 1:].amin(-1) + quality, true_iou
 
 
+@dataclass(frozen=True)
+class ErrorPairs:
+    """Wrong pixels of flattened maps, each with a right one that ought to be surer of itself. wrong, right: [pairs] places.
+
+    weights: [2, pairs], what a pair counts, 1 on average in each row. With c the share of all pixels that are surer than the wrong
+    one, rows are 1 / c and 1 / (1 - c): the slopes of -ln c, which the area under the risk-coverage curve is the mean of over the
+    wrong pixels, and of the logarithm of the precision there, whose mean is average precision. One makes much of sure errors, the
+    other of right pixels among the doubtful ones; AUROC, in which all pairs are alike, lies between.
+    """
+
+    wrong: Tensor
+    right: Tensor
+    weights: Tensor
+
+    def surer(self, logit: Tensor) -> Tensor:
+        """By how much the wrong pixels are surer, [pairs]: in log |logit|, so that only the order matters, not the scale."""
+        sureness = _sureness(logit)
+        return sureness[self.wrong] - sureness[self.right]
+
+
+@torch.no_grad()
 def error_pairs(
     logit: Tensor, target: Tensor, valid: Tensor, generator: torch.Generator | None = None, pairs: int = 8000
-) -> tuple[Tensor, Tensor] | None:
-    """Places of wrong and of right pixels in the flattened maps, drawn at random, [pairs] each; None when there are not both.
+) -> ErrorPairs | None:
+    """Drawn at random from all maps together; None when there are not both wrong and right pixels.
 
     Arguments as in `normalised_focal`.
     """
-    wrong = ((logit > 0) != (target > 0.5)) & (valid > 0)
-    right = ~wrong & (valid > 0).expand_as(wrong)
-    places = [flags.flatten().nonzero().squeeze(1) for flags in (wrong, right)]
+    counted = (valid > 0).expand_as(logit)
+    is_wrong = ((logit > 0) != (target > 0.5)) & counted
+    places = [flags.flatten().nonzero().squeeze(1) for flags in (is_wrong, ~is_wrong & counted)]
     if not all(map(len, places)):
         return None
-    drawn_wrong, drawn_right = (all_[torch.randint(len(all_), (pairs,), generator=generator)] for all_ in places)
-    return drawn_wrong, drawn_right
+    wrong, right = (all_[torch.randint(len(all_), (pairs,), generator=generator)] for all_ in places)
+    sureness = _sureness(logit)
+    order = sureness[counted.flatten()].sort().values
+    surer = 1 - torch.searchsorted(order, sureness[wrong]) / len(order)
+    weights = torch.stack([1 / surer.clamp_min(LEAST_COVERAGE), 1 / (1 - surer + LEAST_DOUBTED)])
+    return ErrorPairs(wrong, right, weights / weights.mean(1, keepdim=True))
 
 
-def ranking(logit: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
-    """How often, and by how much, a wrong pixel is surer of itself than a right one: an upper bound of 1 - AUROC. A scalar.
-
-    pairs: see `error_pairs`. Sureness is log |logit|, so that only its order over the pixels matters, not its scale.
-    """
-    return F.softplus(2 * _surer(logit, pairs)).mean()
+def ranking(logit: Tensor, pairs: ErrorPairs) -> Tensor:
+    """How often, and by how much, a wrong pixel is surer of itself than a right one, mean of both weights. A scalar."""
+    return (pairs.weights * F.softplus(2 * pairs.surer(logit))).mean()
 
 
-def harm(logit: Tensor, plain: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
+def harm(logit: Tensor, plain: Tensor, pairs: ErrorPairs) -> Tensor:
     """By how much the order of wrong and right pixels is worse than that of the plain logits, and zero where it is better. A scalar.
 
-    The order is smoothed from both sides, 1 - AUROC of a step of finite width: errors that are hopeless do not outvote the rest.
+    Summed over both weights. The order is smoothed, a step of finite width: errors that are hopeless do not outvote the rest.
     """
-    ours, theirs = (torch.sigmoid(4 * _surer(which, pairs)).mean() for which in (logit, plain.detach()))
-    return F.relu(ours - theirs)
+    ours, theirs = ((pairs.weights * torch.sigmoid(4 * pairs.surer(which))).mean(1) for which in (logit, plain.detach()))
+    return F.relu(ours - theirs).sum()
 
 
-def _surer(logit: Tensor, pairs: tuple[Tensor, Tensor]) -> Tensor:
-    sureness = torch.log(logit.abs() + 0.05).flatten()
-    wrong, right = pairs
-    return sureness[wrong] - sureness[right]
+def calibration_error(logit: Tensor, target: Tensor, valid: Tensor, bins: int = 15) -> Tensor:
+    """Expected calibration error of all maps together: bins of equal width of the confidence, from 1/2 to 1. A scalar.
+
+    Arguments as in `normalised_focal`. No proper score (a constant confidence can have none): to be used beside one. The gradient is
+    that of the confidences within their bins.
+    """
+    confidence = torch.sigmoid(logit.abs())
+    counted = valid.expand_as(logit)
+    excess = (confidence - ((logit > 0) == (target > 0.5)).to(confidence.dtype)) * counted
+    cells = (2 * bins * (confidence.detach() - 0.5)).long().clamp(0, bins - 1)
+    total = excess.new_zeros(bins).index_add(0, cells.flatten(), excess.flatten())
+    return total.abs().sum() / counted.sum().clamp_min(1)
+
+
+def _sureness(logit: Tensor) -> Tensor:
+    return torch.log(logit.abs() + 0.05).flatten()
 
 
 def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:

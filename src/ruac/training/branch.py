@@ -12,7 +12,17 @@ from torch import Generator, Tensor, nn
 from ruac.distribution import MaskDistribution, grown
 from ruac.features import DecoderFeatures
 from ruac.heads import PlainHead
-from ruac.losses import alignment, best_of_many, dice, divergence, error_pairs, harm, normalised_focal, ranking
+from ruac.losses import (
+    alignment,
+    best_of_many,
+    calibration_error,
+    dice,
+    divergence,
+    error_pairs,
+    harm,
+    normalised_focal,
+    ranking,
+)
 from ruac.model import chosen_token
 from ruac.training.config import Stage
 from ruac.training.variant import Judged
@@ -42,7 +52,8 @@ def weights(stage: Stage, attacked: bool, done: float) -> dict[str, float]:
     """What each term of `losses` counts in its branch, when this share of the stage has passed."""
     kl = stage.kl_at(done)
     if stage.train == "head":
-        return {"nll": 1.0, "align": 1.0, "loss": 1.0, "rank": stage.ranking, "harm": stage.harmless, "kl": kl}
+        order = {"rank": stage.ranking, "harm": stage.harmless, "ece": stage.calibration}
+        return {"nll": 1.0, "align": 1.0, "loss": 1.0, **order, "kl": kl}
     aligned = stage.alignment != "none" and (attacked or stage.alignment_of == "all")
     return {"loss": 1.0, "align": stage.alignment_weight if aligned else 0.0, "kl": kl}
 
@@ -86,7 +97,7 @@ def of_chosen(
         one = slice(i, i + 1)
         each.append(_error_order(logit[one], plain[one], truth[one], valid[one], rng))
     order, worse = torch.stack(each, 1)
-    return {**found, "rank": order, "harm": worse}
+    return {**found, "rank": order, "harm": worse, "ece": _each(calibration_error, logit, truth, valid)}
 
 
 def _error_order(logit: Tensor, plain: Tensor, truth: Tensor, valid: Tensor, rng: np.random.Generator) -> Tensor:

@@ -51,8 +51,8 @@ class Stage:
 
     rate: peak learning rate; encoder_rate, head_rate: those of the image encoder (of nano: its backbone) and of the head (none: as
     all others); warmup: steps of linear warm-up, before a cosine down to the share `last` of the peak. focal: exponent of the focal
-    weights, 0 for the plain cross-entropy; ranking, harmless: weights, when the head is trained alone, of the order of right and
-    wrong pixels, and of that order being no worse than by the plain logits. pictures: composed scenes, or whole photographs, half of
+    weights, 0 for the plain cross-entropy; ranking, harmless, calibration: weights, when the head is trained alone, of the order of right
+    and wrong pixels, of that order being no worse than by the plain logits, and of the calibration error of each picture. pictures: composed scenes, or whole photographs, half of
     them in another style or all as they are.
 
     attack: learn from attacked pictures as well. alignment: what makes uncertainty and error agree: the paper's loss, a proper score,
@@ -76,8 +76,9 @@ class Stage:
     warmup: int = 200
     last: float = 0.05
     focal: float = 1.0
-    ranking: float = 0.1
-    harmless: float = 20.0
+    ranking: float = 0.05
+    harmless: float = 5.0
+    calibration: float = 2.0
     pictures: Literal["scenes", "photographs", "untouched"] = "scenes"
     attack: Attacking | None = None
     alignment: Literal["paper", "proper", "none"] = "proper"

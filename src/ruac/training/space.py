@@ -10,7 +10,7 @@ from ruac.training.config import Stage
 # multiplies all learning rates of the model, so that what one stage has over another stays
 RATES = "rates"
 OF_ATTACK = ("style_epsilon", "deformation_epsilon", "weight", "rate")
-OF_HEAD = ("ranking", "harmless")
+OF_HEAD = ("ranking", "harmless", "calibration")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ def default_space() -> dict[str, Range]:
         "alignment_weight": Range(0.01, 1.0),
         "ranking": Range(0.01, 1.0),
         "harmless": Range(1.0, 100.0),
+        "calibration": Range(0.1, 10.0),
         RATES: Range(0.3, 3.0),
     }
 
