@@ -2,7 +2,9 @@
 
 Side by side in one run, in turn, medians, all through the training loop's own step. An adversarial step is what a step with an attack
 takes more than one without: the slope of the clean loss, the attack, its forward and backward pass. Exits 1 unless that of the
-cooperative attack costs at most 1.3 times the plain step, and that of ten steps of PGD at least three times as much as either.
+cooperative attack costs at most 1.3 times the plain step, and that of ten steps of PGD at least three times as much as either. The
+step trains all weights; one that trains the head alone goes back through less of the model, and the same attack is a larger multiple
+of it.
 """
 
 from __future__ import annotations

@@ -104,6 +104,26 @@ def test_a_click_follows_the_object_under_it_whoevers_it_is():
     assert (there.prompts.points[0] - expected).abs().max() < 1e-3
 
 
+def test_what_a_click_says_stays_true_when_its_object_moves_over_it():
+    object_ = box(40, 60, 40, 60)
+    clicks = [(62.0, 50.0), (45.0, 50.0), (63.0, 63.0)]
+    batch = picture(object_[None], clicks, [BACKGROUND, FOREGROUND, BACKGROUND])
+    after = moved(batch, constant((6.0, 4.0)))
+    x, y = after.prompts.points[0, 0].round().long().unbind(-1)
+    assert (after.masks[0, 0, y, x] > 0.5).tolist() == [False, True, False]
+    # it was pushed aside where it would have been covered, and only there
+    torch.testing.assert_close(after.prompts.points[0, 0, 0], torch.tensor([68.0, 54.0]), atol=0.05, rtol=0)
+    far = moved(picture(object_[None], [(80.0, 80.0)], [BACKGROUND]), constant((6.0, 4.0)))
+    assert far.prompts.points[0, 0, 0].tolist() == [80.0, 80.0]
+
+
+def test_clicks_stay_within_the_picture():
+    batch = picture(box(40, 60, 0, 20)[None], [(1.0, 50.0)], [FOREGROUND])
+    after = moved(batch, constant((-6.0, 0.0)))
+    assert after.prompts.points[0, 0, 0, 0] == 0
+    assert after.masks[0, 0, 50, 0] > 0.5
+
+
 def test_a_box_stays_around_its_object():
     """Its corners lie on the background, which does not move; it moves all the same, as far as the object's outline does."""
     batch = picture(box(30, 60, 30, 60)[None], [(30.0, 30.0), (59.0, 59.0)], [BOX_TOP_LEFT, BOX_BOTTOM_RIGHT])

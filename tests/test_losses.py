@@ -6,11 +6,15 @@ import torch.nn.functional as F
 from sklearn.metrics import jaccard_score
 
 from ruac.distribution import bernoulli_entropy
+from ruac.evaluate.error_detection import histograms
 from ruac.features import DecoderFeatures
 from ruac.heads import ExactHead, PaperHead, PlainHead
 from ruac.losses import (
+    LEAST_COVERAGE,
+    LEAST_DOUBTED,
     alignment,
     best_of_many,
+    calibration_error,
     dice,
     divergence,
     error_pairs,
@@ -142,6 +146,56 @@ def test_error_pairs_are_a_wrong_and_a_right_pixel_that_count():
     assert not is_wrong[right].any()
     assert valid.flatten()[torch.cat([wrong, right])].all()
     assert error_pairs((target * 2 - 1) * 3, target, valid) is None
+
+
+def test_weights_of_error_pairs_are_the_slopes_of_aurc_and_of_the_precision():
+    g = torch.Generator().manual_seed(0)
+    logit, target = 4 * torch.randn(1, 1, 1, 40, 40, generator=g), (torch.rand(1, 1, 1, 40, 40, generator=g) > 0.3).float()
+    pairs = error_pairs(logit, target, torch.ones_like(target), g, 500)
+    assert pairs is not None
+    sure = logit.abs().flatten()
+    surer = (sure[None] >= sure[pairs.wrong, None]).float().mean(1)  # of all pixels, by brute force
+    expected = torch.stack([1 / surer.clamp_min(LEAST_COVERAGE), 1 / (1 - surer + LEAST_DOUBTED)])
+    torch.testing.assert_close(pairs.weights, expected / expected.mean(1, keepdim=True), rtol=1e-2, atol=0)
+
+
+def test_descending_the_ranking_lowers_the_area_under_the_risk_coverage_curve():
+    g = torch.Generator().manual_seed(0)
+    target = (torch.rand(1, 1, 1, 30, 30, generator=g) > 0.5).float()
+    right = torch.rand(1, 1, 1, 30, 30, generator=g) > 0.2
+    sign, size = (2 * target - 1) * torch.where(right, 1.0, -1.0), torch.rand(1, 1, 1, 30, 30, generator=g).requires_grad_()
+
+    def aurc() -> float:
+        order = size.detach().flatten().argsort(descending=True)
+        errors = (~right).flatten()[order].float().cumsum(0)
+        return (errors / torch.arange(1, len(order) + 1)).mean().item()
+
+    before = aurc()
+    for _ in range(20):
+        pairs = error_pairs(sign * size.exp(), target, torch.ones_like(target), g)
+        assert pairs is not None
+        (slope,) = torch.autograd.grad(ranking(sign * size.exp(), pairs), size)
+        size = (size.detach() - 300 * slope).requires_grad_()
+    assert aurc() < 0.5 * before
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3])
+def test_calibration_error_is_that_of_the_evaluation_and_falls_along_its_gradient(share):
+    g = torch.Generator().manual_seed(0)
+    logit = 3 * torch.randn(1, 2, 1, 50, 50, generator=g)
+    wrong = torch.rand(1, 2, 1, 50, 50, generator=g) < share
+    target = ((logit > 0) != wrong).float()
+    valid = (torch.rand(1, 1, 1, 50, 50, generator=g) > 0.2).float()
+    scale = torch.ones(()).requires_grad_()
+    error = calibration_error(scale * logit, target, valid)
+    counted, nowhere = valid.bool().expand_as(logit), torch.zeros(50, 50, dtype=torch.bool)
+    each = [
+        histograms(logit[0, i, 0], logit[0, i, 0] > 0, target[0, i, 0] > 0.5, counted[0, i, 0], nowhere).image for i in range(2)
+    ]
+    assert error.item() == pytest.approx((each[0] + each[1]).read().ece, abs=1e-3)
+    error.backward()
+    step = scale.detach() - 0.05 * scale.grad.sign()
+    assert calibration_error(step * logit, target, valid) < error
 
 
 def test_papers_alignment_is_its_formula_and_its_gradient_stops_where_it_should():

@@ -65,8 +65,8 @@ def best_of_many(logits: Tensor, iou: Tensor, target: Tensor, valid: Tensor, gam
 class ErrorPairs:
     """Wrong pixels of flattened maps, each with a right one that ought to be surer of itself. wrong, right: [pairs] places.
 
-    weights: [2, pairs], what a pair counts, 1 on average in each row. With c the share of all pixels that are surer than the wrong
-    one, rows are 1 / c and 1 / (1 - c): the slopes of -ln c, which the area under the risk-coverage curve is the mean of over the
+    weights: [2, pairs], what a pair counts, 1 on average in each row. With c the share of all pixels at least as sure as the wrong
+    one, rows are 1 / c and 1 / (1 - c): the slopes of -ln c, of which the area under the risk-coverage curve is the mean over the
     wrong pixels, and of the logarithm of the precision there, whose mean is average precision. One makes much of sure errors, the
     other of right pixels among the doubtful ones; AUROC, in which all pairs are alike, lies between.
     """

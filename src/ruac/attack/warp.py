@@ -63,11 +63,13 @@ def folded(flow: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def move_prompts(prompts: Prompts, fields: Tensor, masks: Tensor, flow: Tensor) -> Prompts:
-    """Prompts after the warp. A click follows what it was on: the field of the topmost object there, or nothing on the background.
+def move_prompts(prompts: Prompts, fields: Tensor, masks: Tensor, moved: Tensor, flow: Tensor) -> Prompts:
+    """Prompts after the warp, within the picture. A click follows what it was on: the field of the topmost object there, or nothing on
+    the background; where it would then tell a lie about its own object (which has moved over it, or away), the field of that.
 
     Of a box all four corners move with the field of its object, and the new box is the smallest around them; its two corners are
-    neighbours in the list of points. An earlier mask moves with the flow. Arguments as in `compose`, and the flow it returned.
+    neighbours in the list of points. An earlier mask moves with the flow. moved: the masks after the warp; the others as in `compose`,
+    and the flow it returned.
     """
     points, labels, side = prompts.points, prompts.labels, masks.shape[-1]
     first, second = (labels == BOX_TOP_LEFT)[..., None], (labels == BOX_BOTTOM_RIGHT)[..., None]
@@ -75,12 +77,14 @@ def move_prompts(prompts: Prompts, fields: Tensor, masks: Tensor, flow: Tensor) 
     below = torch.stack([points[..., 0], opposite[..., 1]], -1)
     beside = torch.stack([opposite[..., 0], points[..., 1]], -1)
     corners = torch.stack([points, below, beside], 3)  # (B, P, N, 3, 2)
-    x, y = points.round().long().clamp(0, side - 1).unbind(-1)
-    clicked = topmost(masks).flatten(1).gather(1, (y * side + x).flatten(1)).reshape(labels.shape)
     own = torch.arange(1, masks.shape[1] + 1, device=masks.device)[:, None].expand_as(labels)
-    layer = torch.where((first | second)[..., 0], own, clicked)
-    moved = follow(corners.flatten(1, 3), layer[..., None].expand(corners.shape[:-1]).flatten(1), fields, side)
-    point, below, beside = moved.reshape(corners.shape).unbind(3)
+    on = topmost(masks).flatten(1).gather(1, _index(points, side).flatten(1)).reshape(labels.shape)
+    layers = torch.stack([torch.where((first | second)[..., 0], own, on), own], -1)  # (B, P, N, 2)
+    both = corners[..., None, :, :].expand(-1, -1, -1, 2, -1, -1)  # (B, P, N, 2, 3, 2)
+    followed = follow(both.flatten(1, 4), layers[..., None].expand(both.shape[:-1]).flatten(1), fields, side)
+    by_content, by_own = followed.reshape(both.shape).clamp(0, side - 1).unbind(3)
+    lies = _inside(moved, by_content[:, :, :, 0]) != _inside(masks, points)
+    point, below, beside = torch.where(lies[..., None, None], by_own, by_content).unbind(3)
     edges = torch.stack([below[..., 0], beside[..., 1]], -1)
     found = torch.where(first, torch.minimum(point, edges), torch.where(second, torch.maximum(point, edges), point))
     found = torch.where((labels == NO_POINT)[..., None], points, found)
@@ -124,10 +128,21 @@ def deform(batch: AttackedBatch, fields: Tensor) -> AttackedBatch:
         images=images,
         masks=masks,
         ignore=ignore,
-        prompts=move_prompts(batch.prompts, fields, objects, flow),
+        prompts=move_prompts(batch.prompts, fields, objects, masks, flow),
         flow=flow,
         magnitudes=batch.magnitudes | measured,
     )
+
+
+def _index(points: Tensor, side: int) -> Tensor:
+    """Of the pixel that a point [..., 2] lies in, in the flattened picture: [...]."""
+    x, y = points.round().long().clamp(0, side - 1).unbind(-1)
+    return y * side + x
+
+
+def _inside(masks: Tensor, points: Tensor) -> Tensor:
+    """Whether points [B, P, N, 2] lie in the masks [B, P, S, S] of their objects: [B, P, N]."""
+    return masks.flatten(2).gather(2, _index(points, masks.shape[-1])) > 0.5
 
 
 def _grid(flow: Tensor) -> Tensor:

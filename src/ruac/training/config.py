@@ -50,10 +50,10 @@ class Stage:
     unchanged.
 
     rate: peak learning rate; encoder_rate, head_rate: those of the image encoder (of nano: its backbone) and of the head (none: as
-    all others); warmup: steps of linear warm-up, before a cosine down to the share `last` of the peak. focal: exponent of the focal
-    weights, 0 for the plain cross-entropy; ranking, harmless, calibration: weights, when the head is trained alone, of the order of right
-    and wrong pixels, of that order being no worse than by the plain logits, and of the calibration error of each picture. pictures: composed scenes, or whole photographs, half of
-    them in another style or all as they are.
+    all others); warmup: steps of linear warm-up, before a cosine down to the share `last` of the peak. focal: exponent of the
+    focal weights, 0 for the plain cross-entropy; ranking, harmless, calibration: weights, when the head is trained alone, of the
+    order of right and wrong pixels, of that order being no worse than by the plain logits, and of the calibration error of each
+    picture. pictures: composed scenes, or whole photographs, half of them in another style or all as they are.
 
     attack: learn from attacked pictures as well. alignment: what makes uncertainty and error agree: the paper's loss, a proper score,
     or nothing but the segmentation loss, then taken of the logit that the variance has shrunk; alignment_weight: beside the

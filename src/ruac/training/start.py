@@ -41,6 +41,7 @@ def start_model(config: TrainConfig, adapt: Adapt = as_it_is) -> RuacModel:
     if config.head not in (None, model.config.head):
         model.head = make_head(config.head, model.family.channels, model.family.token_width)
         model.config.head, model.config.head_trained = config.head, False
+    model.config.quality = None  # fitted to weights that training is about to change
     adapt(model)
     return channels_last(model)
 
