@@ -55,4 +55,4 @@ def test_card_of_a_run_lists_its_data_licences_and_every_evaluated_set(tmp_path:
     assert f"{100 * iou:.1f} [" in text
     assert "| 1 | all | 2 | 2 × 1 | 64 px |" in text
     assert "| 2 | head | 3 | 2 × 1 | 64 px |" in text
-    assert "configs/run.yaml`, then `ruac train --config configs/run-head.yaml`" in text
+    assert "configs/run.yaml` (seed 0), then `ruac train --config configs/run-head.yaml` (seed 0)" in text

@@ -98,9 +98,10 @@ def _training(names: list[str], settings: list[dict[str, Any]], log: list[LogRow
     held_out = ["| stage | step | set | pictures | IoU@1 | IoU@3 | IoU@5 |", "| --- | ---: | --- " + "| ---: " * 4 + "|"]
     for stage, step, *rest in validation:
         held_out.append(f"| {int(stage) + 1} | {step} | " + " | ".join(rest) + " |")
-    commands = ", then ".join(f"`ruac train --config configs/{name}.yaml`" for name in names)
+    runs = zip(names, settings, strict=True)
+    commands = ", then ".join(f"`ruac train --config configs/{name}.yaml` (seed {run['seed']})" for name, run in runs)
     return (
-        f"## Training\n\n{commands}, seed {settings[0]['seed']}, {hours(log):.1f} hours on {settings[0]['machine']}.\n\n"
+        f"## Training\n\n{commands}, {hours(log):.1f} hours on {settings[0]['machine']}.\n\n"
         + "\n".join(lines)
         + "\n\nMeans over training batches (synthetic scenes, harder than photographs; for the head photographs, half restyled; "
         "'1' one prompt, '>1' two to eight):\n\n"
