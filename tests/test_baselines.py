@@ -374,7 +374,7 @@ def test_samples_of_the_head_tend_to_its_predictive_probability(lively_model: Ru
     sampled = torch.sigmoid(monte_carlo(3000)(picture)(asked))
     head = torch.sigmoid(METHODS["head"](picture)(asked))
     plain = torch.sigmoid(METHODS["plain"](picture)(asked))
-    assert (plain - head).abs().max() > 0.1  # there is something to tend to
+    assert (plain - head).abs().max() > 0.07  # there is something to tend to
     # MacKay's approximation is within 0.017 for a normal logit, which a sum of products of Weibull factors nearly is
     assert (sampled - head).abs().mean() < 0.015
     assert (sampled - head).abs().max() < 0.06

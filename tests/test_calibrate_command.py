@@ -238,6 +238,7 @@ def test_other_pictures_are_warned_of_once(own_folder: Path, tmp_path: Path, cap
     predict(others, point=["25,20"], out=tmp_path / "other", model=str(own_folder))
     (line,) = own_lines(capsys.readouterr().err)
     assert line.startswith("ruac: warning: these pictures differ from those of the calibration in how they look")
+    assert "level 0.01): " in line
     assert line.endswith("the guarantee may not hold for them; calibrate on labelled pictures of this kind")
 
 

@@ -1,12 +1,13 @@
 """The warning that new pictures are of another kind."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
-from ruac.calibrate.shift import ASPECTS, FEW, LEVEL, MOST, PERMUTATIONS, Traits, compare, doubt, energy_p_value, look
+from ruac.calibrate.shift import ASPECTS, FEW, LEVEL, MOST, PERMUTATIONS, Shift, Traits, compare, doubt, energy_p_value, look
 from ruac.distribution import MaskDistribution
 from ruac.features import Frame
 from ruac.predictor import Prediction
@@ -66,6 +67,27 @@ def test_too_few_pictures_say_nothing() -> None:
     shift = compare(many, sample(rng, FEW, look=9, doubt=9))
     assert shift is not None
     assert shift.aspects
+
+
+def test_an_aspect_is_compared_by_the_pictures_that_have_it_and_the_level_shared_by_those_compared() -> None:
+    rng = np.random.default_rng(0)
+    many, new = sample(rng, 40), sample(rng, 20, doubt=3.0)
+    doubtless = [replace(traits, doubt=()) for traits in new]
+    few = compare(many, [*doubtless[4:], *new[:4]])
+    assert few is not None
+    assert set(few.p) == {"look"}
+    enough = compare(many, [*doubtless[5:], *new[:5]])
+    assert enough is not None
+    assert enough.aspects == ("doubt",)
+    assert Shift({"look": 0.008}).aspects == ("look",)
+    assert Shift({"look": 0.008, "doubt": 0.5}).aspects == ()
+
+
+def test_the_warning_names_the_aspects_the_probability_and_the_level() -> None:
+    assert Shift({"look": 0.0005, "doubt": 0.002}).words == (
+        "these pictures differ from those of the calibration in how they look and in how doubtful their masks are "
+        "(energy distance, p = 0.001, level 0.01)"
+    )
 
 
 def test_many_pictures_are_compared_in_bounded_memory() -> None:

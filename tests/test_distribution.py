@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 from torch import Tensor
 
-from ruac.distribution import SAMPLED_AT_ONCE, MaskDistribution, bernoulli_entropy, monte_carlo, samples_at_once
+from ruac.distribution import SAMPLED_AT_ONCE, MaskDistribution, bernoulli_entropy, expected_iou, monte_carlo, samples_at_once
 from ruac.features import Frame
 
 
@@ -228,6 +228,31 @@ def test_expected_iou_of_a_large_map_counts_every_pixel():
     sure = torch.sigmoid(torch.tensor(3.0, dtype=torch.float64)).item()
     distribution = MaskDistribution(mean, torch.zeros(()).expand(4000, 3000))
     assert distribution.expected_iou().item() == pytest.approx(sure / (2 - sure), rel=1e-5)
+
+
+def test_expected_iou_of_a_given_mask_is_that_of_a_loop_over_pixels():
+    g = torch.Generator().manual_seed(0)
+    probability = torch.rand(3, 6, 7, generator=g, dtype=torch.float64)
+    mask, valid = torch.rand(3, 6, 7, generator=g) < 0.4, torch.rand(6, 7, generator=g) < 0.8
+    for i, found in enumerate(expected_iou(probability.logit(), mask, valid)):
+        signs = np.where(mask[i], 1.0, -1.0)
+        assert found.item() == pytest.approx(brute_force_iou(signs, probability[i].numpy(), valid.numpy()), abs=1e-12)
+
+
+def test_expected_iou_of_a_given_mask_is_the_average_over_drawn_truths():
+    g = torch.Generator().manual_seed(1)
+    logit = 3 * torch.randn(60, 60, generator=g)
+    mask = torch.rand(60, 60, generator=g) < torch.sigmoid(logit)
+    truths = torch.rand(200, 60, 60, generator=g) < torch.sigmoid(logit)
+    ious = (truths & mask).sum((1, 2)) / (truths | mask).sum((1, 2))
+    assert expected_iou(logit, mask).item() == pytest.approx(ious.mean().item(), abs=2e-3)
+
+
+def test_expected_iou_of_an_empty_mask_and_in_half_precision():
+    logit, everywhere = torch.full((1, 3, 3), 2.0, dtype=torch.float16), torch.ones(3, 3, dtype=torch.bool)
+    assert expected_iou(logit, ~everywhere[None], everywhere).tolist() == [0]
+    assert expected_iou(logit, everywhere[None], ~everywhere).tolist() == [0]
+    assert expected_iou(logit, everywhere[None], everywhere).tolist() == [pytest.approx(1 / (1 + np.exp(-2)), abs=1e-6)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

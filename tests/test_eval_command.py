@@ -73,6 +73,7 @@ def test_command_writes_rows_and_summaries(data: Path, tiny_model_folder: Path, 
     assert part["micro"]["head.auroc.image@1"] == whole.auroc
     assert part["micro"]["head.auroc.image@1"] != part["measures"]["head.auroc.image@1"]["mean"]
     assert summary["cost"]["factors"].keys() == {"head", "plain"}
+    assert summary["head_trained"] == load(tiny_model_folder).config.head_trained
     assert "| squares | 3 | 6 |" in (out / "summary.md").read_text()
 
 
@@ -128,6 +129,23 @@ def test_rows_that_the_pool_does_not_hold_yet_are_made_again(data: Path, tiny_mo
     assert file.ids == {"0"}
     evaluate_sets(tiny_model, sets, out, protocol)
     assert [path.read_bytes() for path in paths] == expected
+
+
+def test_an_error_while_the_cost_is_measured_is_not_taken_for_an_unreadable_image(
+    data: Path, tiny_model: RuacModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: object) -> dict[str, float]:
+        raise ValueError("no clock")
+
+    monkeypatch.setattr(run_module, "cost", fails)
+    with pytest.raises(ValueError, match="no clock"):
+        evaluate_sets(tiny_model, find_sets([data]), tmp_path / "out", Protocol(clicks=(1,)))
+    # an image that cannot be read is passed over
+    (data / "images" / "0.png").write_bytes(b"")
+    monkeypatch.setattr(run_module, "cost", lambda *arguments: {"head": 1.1, "plain": 1.0})
+    summary = evaluate_sets(tiny_model, find_sets([data]), tmp_path / "less", Protocol(clicks=(1,)))
+    assert summary.cost is not None
+    assert len(summary.failed) == 1
 
 
 def test_results_can_be_deleted_and_made_anew(data: Path, tiny_model: RuacModel, tmp_path: Path) -> None:

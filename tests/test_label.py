@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from ruac.calibrate.shift import Traits
 from ruac.cli import main
 from ruac.data.labels import encode
 from ruac.everything import Window
@@ -310,7 +311,7 @@ def test_a_damaged_part_is_named_with_what_to_do(
 
 def test_more_than_255_objects_take_16_bits() -> None:
     def part(count: int) -> Part:
-        return Part("x", "", "x.png", HEIGHT, WIDTH, tuple(fake(area) for area in range(1, count + 1)))
+        return Part("x", "", "x.png", HEIGHT, WIDTH, tuple(fake(area) for area in range(1, count + 1)), Traits((), ()))
 
     small, large = Image.open(BytesIO(index_png(part(255)))), Image.open(BytesIO(index_png(part(256))))
     assert (small.mode, large.mode) == ("P", "I;16")
@@ -321,7 +322,7 @@ def test_more_than_255_objects_take_16_bits() -> None:
 
 
 def test_the_smaller_object_lies_on_the_larger_one() -> None:
-    ids = index_map(Part("x", "", "x.png", HEIGHT, WIDTH, (fake(10), fake(100))))
+    ids = index_map(Part("x", "", "x.png", HEIGHT, WIDTH, (fake(10), fake(100)), Traits((), ())))
     assert [np.count_nonzero(ids == i) for i in (1, 2)] == [10, 90]
 
 

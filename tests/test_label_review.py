@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from ruac.calibrate.shift import Traits
 from ruac.data.labels import encode
 from ruac.label.budget import Budget, plan
 from ruac.label.part import Label, Part, open_folder
@@ -46,7 +47,7 @@ def items(tmp_path: Path) -> list[Item]:
     folder = open_folder(tmp_path / "out", {})
     parts = []
     for number in range(IMAGES):
-        part = Part(f"{number}", "", f"{number or HOSTILE}.jpg", 40, 60, (label_of(number),))
+        part = Part(f"{number}", "", f"{number or HOSTILE}.jpg", 40, 60, (label_of(number),), Traits((), ()))
         folder.save(part)
         parts.append(part)
     chosen = plan([part.labels[0].expected_iou for part in parts], Budget(20, percent=True))

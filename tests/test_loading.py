@@ -101,6 +101,14 @@ def test_a_head_travels_alone(sam, tmp_path):
     assert answer(again)[0].variance.min() > 0
 
 
+def test_a_new_head_takes_away_what_was_fitted_to_the_one_before(sam, tmp_path):
+    model = trained(RuacModel.around(sam))
+    save_head(model, tmp_path / "head.safetensors")
+    model.config.quality = {"intercept": 0.5}
+    load_head(model, tmp_path / "head.safetensors")
+    assert model.config.quality is None
+
+
 def test_a_head_of_a_standard_sam_is_under_a_megabyte(tmp_path):
     for kind in ("exact", "paper"):
         tensors = make_head(kind, 32, 256).state_dict()

@@ -2,11 +2,9 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import pearsonr, spearmanr
 
-from ruac.distribution import MaskDistribution
-from ruac.evaluate.object_quality import expected_iou, object_quality
+from ruac.evaluate.object_quality import object_quality
 
 
 @pytest.mark.parametrize("decimals", [1, 6])
@@ -45,41 +43,3 @@ def test_lists_that_do_not_match_are_refused(predicted: list, true: list) -> Non
 def test_not_a_number_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         object_quality([0.5, math.nan], [0.5, 0.5])
-
-
-def test_expected_iou_is_that_of_a_loop_over_pixels() -> None:
-    rng = np.random.default_rng(0)
-    logit = torch.from_numpy(rng.normal(0, 3, (3, 6, 7)))
-    mask, valid = torch.from_numpy(rng.random((3, 6, 7)) < 0.4), torch.from_numpy(rng.random((6, 7)) < 0.8)
-    for i, found in enumerate(expected_iou(logit, mask, valid)):
-        intersection = union = 0.0
-        for y, x in np.argwhere(valid.numpy()):
-            p = 1 / (1 + math.exp(-float(logit[i, y, x])))
-            intersection += p * bool(mask[i, y, x])
-            union += 1 if mask[i, y, x] else p
-        assert float(found) == pytest.approx(intersection / union, abs=1e-12)
-
-
-def test_expected_iou_of_the_distributions_own_mask_is_its_own() -> None:
-    mean, variance = torch.randn(2, 9, 9, generator=torch.Generator().manual_seed(0)), torch.rand(2, 9, 9)
-    distribution = MaskDistribution(4 * mean, variance)
-    found = expected_iou(distribution.scaled_mean(), mean > 0, torch.ones(9, 9, dtype=torch.bool))
-    torch.testing.assert_close(found, distribution.expected_iou())
-
-
-def test_true_iou_of_drawn_truths_is_about_the_expected_one() -> None:
-    generator = torch.Generator().manual_seed(1)
-    logit = 3 * torch.randn(1, 60, 60, generator=generator)
-    mask = torch.rand(logit.shape, generator=generator) < torch.sigmoid(logit)
-    truths = torch.rand(200, 60, 60, generator=generator) < torch.sigmoid(logit)
-    ious = (truths & mask).sum((1, 2)) / (truths | mask).sum((1, 2))
-    expected = expected_iou(logit, mask, torch.ones(60, 60, dtype=torch.bool))
-    assert float(expected[0]) == pytest.approx(float(ious.mean()), abs=2e-3)
-
-
-def test_an_empty_mask_and_half_precision() -> None:
-    logit = torch.full((1, 3, 3), 2.0, dtype=torch.float16)
-    everywhere = torch.ones(3, 3, dtype=torch.bool)
-    assert expected_iou(logit, ~everywhere[None], everywhere).tolist() == [0]
-    assert expected_iou(logit, everywhere[None], ~everywhere).tolist() == [0]
-    assert expected_iou(logit, everywhere[None], everywhere).tolist() == [pytest.approx(1 / (1 + math.exp(-2)), abs=1e-6)]

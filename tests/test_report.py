@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,16 @@ from ruac.evaluate.conversation import Point
 from ruac.evaluate.judging import Judged, judge
 from ruac.evaluate.pool import Pool
 from ruac.evaluate.protocol import ImageResult, Protocol
-from ruac.evaluate.results import Origin, Row
+from ruac.evaluate.results import Origin, Row, read_results
 from ruac.evaluate.run import Study, evaluate_sets
 from ruac.evaluate.summary import Cost, SetResults, Summary, summarise
 from ruac.model import RuacModel
+from ruac.report import pictures
 from ruac.report.blocks import Table
 from ruac.report.command import report, write
+from ruac.report.curves import mix, risk_coverage
 from ruac.report.examples import words
+from ruac.report.figures import Curve
 from ruac.report.measures import AUROC, EXPECTED_MAE, EXPECTED_SPEARMAN, J_AND_F
 from ruac.report.page import compose, findings
 from ruac.report.published import BY_DOMAIN, SUITE, published
@@ -204,6 +207,58 @@ def test_results_of_different_protocols_are_refused(tmp_path: Path, setting: str
     write_results(tmp_path / "b", sets=("one",), **{setting: value})
     with pytest.raises(ValueError, match=rf"different protocols \({setting}: .* and {value}\)"):
         compare(open_runs([tmp_path / "a", tmp_path / "b"]))
+
+
+def test_curves_are_of_the_images_that_all_runs_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, quality in (("a", 1.0), ("b", 2.0)):
+        write_results(tmp_path / name, sets=("one", "two"), quality=quality)
+    fewer = tmp_path / "b" / "one.jsonl"
+    fewer.write_text("".join(fewer.read_text().splitlines(keepends=True)[:-1]))
+    scores = Scores(compare(open_runs([tmp_path / "a", tmp_path / "b"])))
+    assert [(part.name, part.images) for part in scores.comparison.sets] == [("one", 3), ("two", 4)]
+    drawn: list[dict[str, list[Curve]]] = []
+    monkeypatch.setattr(pictures, "draw_risk", lambda regions: drawn.append(regions) or b"")
+    page = compose(scores, (), (), "ruac report", "today")
+    # a pool counts all images of a set: that of "one" cannot be had without the image that only one run has
+    for name in ("a", "b"):
+        mixture = mix([Pool.load(tmp_path / name / "two.pool.safetensors").histogram("head", "band", 3)])
+        assert mixture is not None
+        (curve,) = (curve for curve in drawn[0]["band"] if curve.label == f"{name} · head")
+        np.testing.assert_array_equal(curve.risk.risk, risk_coverage(mixture).risk)
+    section = next(section for section in page.sections if section.anchor == "curves")
+    assert section.words[-1].startswith("Not in the curves, ")
+    assert section.words[-1].endswith(": one.")
+    assert section.blocks[0].notes[0] == "Over 1 set, 4 images, 8 objects."
+
+
+def test_images_without_an_object_do_not_keep_a_set_out_of_the_curves(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_results(tmp_path / name, sets=("one",))
+    file = tmp_path / "b" / "one.jsonl"
+    file.write_text(file.read_text() + json.dumps(asdict(Row("empty", (), {}, {}))) + "\n")
+    pool = Pool.load(tmp_path / "b" / "one.pool.safetensors")
+    origin = read_results(file).origin
+    (pool + Pool(frozenset({"empty"}))).save(tmp_path / "b" / "one.pool.safetensors", origin)
+    both = compare(open_runs([tmp_path / "a", tmp_path / "b"]))
+    assert [part.name for part in both.pooled] == ["one"]
+
+
+@pytest.mark.parametrize(("trained", "shown"), [(True, "head"), (None, "head"), (False, "head (untrained: plain entropy)")])
+def test_a_head_that_was_not_trained_is_called_that(tmp_path: Path, trained: bool | None, shown: str) -> None:
+    summary = write_results(tmp_path / "a", sets=("one",))
+    (tmp_path / "a" / "summary.json").write_text(replace(summary, head_trained=trained).to_json())
+    one = compare(open_runs([tmp_path / "a"]))
+    assert (one.contenders[0].method, one.contenders[0].label) == ("head", shown)
+    old = json.loads((tmp_path / "a" / "summary.json").read_text())
+    del old["head_trained"]  # as before it was noted
+    (tmp_path / "a" / "summary.json").write_text(json.dumps(old))
+    assert compare(open_runs([tmp_path / "a"])).contenders[0].label == "head"
+
+
+def test_a_folder_called_model_goes_by_the_one_around_it(tmp_path: Path) -> None:
+    for name, model in (("a", "nano"), ("b", "runs/robust/model")):
+        write_results(tmp_path / name, sets=("one",), model=model)
+    assert [run.label for run in open_runs([tmp_path / "a", tmp_path / "b"])] == ["nano", "robust"]
 
 
 def test_clicks_from_a_file_are_allowed_and_said(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ruac.adapter import load_head, save_head
     from ruac.loading import load
-    from ruac.predictor import Prediction, Predictor, suggest_click
+    from ruac.predictor import Prediction, Predictor
 
-__all__ = ["Prediction", "Predictor", "__version__", "load", "load_head", "save_head", "suggest_click"]
+__all__ = ["Prediction", "Predictor", "__version__", "load", "load_head", "save_head"]
 __version__ = version("ruac")
 
 _HOMES = {
@@ -33,7 +33,6 @@ _HOMES = {
     "load": "ruac.loading",
     "load_head": "ruac.adapter",
     "save_head": "ruac.adapter",
-    "suggest_click": "ruac.predictor",
 }
 
 

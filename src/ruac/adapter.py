@@ -59,6 +59,7 @@ def load_head(model: RuacModel, file: Path) -> None:
         )
     model.head = head.to(model.device).train(model.training)
     model.config.head, model.config.head_trained = described["head"], True
+    model.config.quality = None  # fitted to what the head before said
 
 
 def _fits(model: RuacModel) -> dict[str, str]:

@@ -131,17 +131,8 @@ class MaskDistribution:
         return monte_carlo(lambda n: self.sample(n, generator), samples, chunk or samples_at_once(self.mean.numel()))
 
     def expected_iou(self, valid: Tensor | None = None) -> Tensor:
-        """Expected intersection over expected union of the mask, mean > 0, with a truth drawn pixel by pixel by `probability`: [...].
-
-        valid: [..., H, W], true or 1 where a pixel counts. 0 for an empty mask, also where no pixel counts: a prompt names an object,
-        so a mask of nothing is never right and must never win the choice among masks.
-        """
-        probability = self.probability()
-        counted = torch.ones_like(probability) if valid is None else valid.to(probability.dtype)
-        inside = counted * (self.mean > 0)
-        intersection = (probability * inside).sum((-2, -1))
-        union = inside.sum((-2, -1)) + (probability * (counted - inside)).sum((-2, -1))
-        return intersection / union.clamp_min(torch.finfo(union.dtype).tiny)
+        """`expected_iou` of the distribution's own mask, mean > 0: [...]."""
+        return expected_iou(self.scaled_mean(), self.mean > 0, valid)
 
     def _moments(self) -> tuple[Tensor, Tensor]:
         dtype = torch.promote_types(self.mean.dtype, torch.float32)
@@ -191,6 +182,21 @@ def bernoulli_entropy(logit: Tensor) -> Tensor:
     below = -logit.abs()
     # H = log(1 + e^-|x|) + |x| (1 - σ(|x|)), in nats
     return torch.addcmul(F.softplus(below), below, torch.sigmoid(below), value=-1) / math.log(2)
+
+
+def expected_iou(logit: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Expected intersection over expected union of given masks with truths drawn pixel by pixel: [...].
+
+    logit: [..., H, W] of the probability of foreground; mask: boolean, alike; valid: true or 1 where a pixel counts, None for all. 0
+    for an empty mask, also where no pixel counts: a prompt names an object, so a mask of nothing is never right and must never win the
+    choice among masks.
+    """
+    probability = torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
+    counted = torch.ones_like(probability) if valid is None else valid.to(probability.dtype)
+    inside = counted * mask
+    intersection = (probability * inside).sum((-2, -1))
+    union = inside.sum((-2, -1)) + (probability * (counted - inside)).sum((-2, -1))
+    return intersection / union.clamp_min(torch.finfo(union.dtype).tiny)
 
 
 def _entropy_of_shares(foreground: Tensor, background: Tensor) -> Tensor:

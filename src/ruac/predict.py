@@ -208,17 +208,15 @@ def _predict_one(
 
 def _warn(guarantee: Guarantee, objects: Sequence[Told], traits: Sequence[Traits]) -> None:
     """Says on stderr what speaks against the guarantee."""
-    from ruac.calibrate.shift import ASPECTS, compare
+    from ruac.calibrate.shift import compare
 
     policy = guarantee.calibration.policy
     if not all(policy.fits(told.points, told.box) for told in objects):
         print(f"ruac: warning: the guarantee is for {policy.words}; for other prompts there is none", file=sys.stderr)
     shift = compare(guarantee.calibration.traits, traits)
     if shift and shift.aspects:
-        what = " and in ".join(ASPECTS[name] for name in shift.aspects)
         print(
-            f"ruac: warning: these pictures differ from those of the calibration in {what} (p = {min(shift.p.values()):.2g}): the "
-            "guarantee may not hold for them; calibrate on labelled pictures of this kind",
+            f"ruac: warning: {shift.words}: the guarantee may not hold for them; calibrate on labelled pictures of this kind",
             file=sys.stderr,
         )
 

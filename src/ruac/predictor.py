@@ -245,12 +245,6 @@ class Predictor:
         ]
 
 
-def suggest_click(prediction: Prediction) -> tuple[int, int, int]:
-    """x, y and label of `Predictor.next_click`."""
-    click = Predictor.next_click(prediction)
-    return click.x, click.y, click.label
-
-
 def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:
     """The words about one object, checked, as a batch of one; a box becomes two points. Raises PromptError."""
     points = _numbers("point_coords", np.empty((0, 2)) if prompt.point_coords is None else prompt.point_coords)

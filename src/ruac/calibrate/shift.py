@@ -33,22 +33,23 @@ ASPECTS = {"look": "how they look", "doubt": "how doubtful their masks are"}
 
 @dataclass(frozen=True)
 class Traits:
-    """One picture: its numbers by the names of ASPECTS."""
+    """One picture: its numbers by the names of ASPECTS; doubt is empty where no mask can be compared."""
 
     look: tuple[float, ...]
     doubt: tuple[float, ...]
 
     @staticmethod
-    def of(image: NDArray[np.uint8], prediction: Prediction) -> Traits:
+    def of(image: NDArray[np.uint8], prediction: Prediction | None) -> Traits:
         """image: RGB [height, width, 3]; prediction: of one object, drawn at random where there are more, for a mean over many
-        varies less than one alone."""
+        varies less than one alone; None where there is none."""
+        found = look(image), () if prediction is None else doubt(prediction)
         # what arithmetic alone may change must not count: ranks magnify it
-        return Traits(*(tuple(float(f"{v:.5g}") for v in values) for values in (look(image), doubt(prediction))))
+        return Traits(*(tuple(float(f"{v:.5g}") for v in values) for values in found))
 
 
 @dataclass(frozen=True)
 class Shift:
-    """p: by aspect, the probability of so large a difference between samples of the same kind."""
+    """p: by aspect that could be compared, the probability of so large a difference between samples of the same kind."""
 
     p: Mapping[str, float]
 
@@ -57,19 +58,23 @@ class Shift:
         """In which the pictures differ; empty where they do not."""
         return tuple(name for name, p in self.p.items() if p <= LEVEL / len(self.p))
 
+    @property
+    def words(self) -> str:
+        """What a warning says of pictures that differ."""
+        what = " and in ".join(ASPECTS[name] for name in self.aspects)
+        p = min(1.0, len(self.p) * min(self.p.values()))  # of all aspects together, as the level is
+        return f"these pictures differ from those of the calibration in {what} (energy distance, p = {p:.2g}, level {LEVEL:g})"
+
 
 def compare(reference: Sequence[Traits], new: Sequence[Traits], seed: int = 0) -> Shift | None:
-    """None when there are too few pictures to tell. seed: of the permutations."""
-    if min(len(reference), len(new)) < FEW:
-        return None
+    """Each aspect by the pictures that have it; None when they are too few to tell anything. seed: of the permutations."""
     rng = np.random.default_rng(seed)
-    before, after = _some(reference, rng), _some(new, rng)
-
-    def p_value(name: str) -> float:
-        a, b = (np.array([getattr(traits, name) for traits in sample]) for sample in (before, after))
-        return energy_p_value(a, b, rng)
-
-    return Shift({name: p_value(name) for name in ASPECTS})
+    p: dict[str, float] = {}
+    for name in ASPECTS:
+        before, after = ([values for traits in sample if (values := getattr(traits, name))] for sample in (reference, new))
+        if min(len(before), len(after)) >= FEW:
+            p[name] = energy_p_value(np.array(_some(before, rng)), np.array(_some(after, rng)), rng)
+    return Shift(p) if p else None
 
 
 def energy_p_value(a: NDArray[np.float64], b: NDArray[np.float64], rng: np.random.Generator) -> float:
@@ -113,7 +118,7 @@ def doubt(prediction: Prediction) -> tuple[float, ...]:
     return read[0], read[1], prediction.score, read[2]
 
 
-def _some(sample: Sequence[Traits], rng: np.random.Generator) -> list[Traits]:
+def _some(sample: Sequence[tuple[float, ...]], rng: np.random.Generator) -> list[tuple[float, ...]]:
     if len(sample) <= MOST:
         return list(sample)
     return [sample[i] for i in sorted(rng.choice(len(sample), MOST, replace=False))]

@@ -6,11 +6,16 @@ from typing import Any
 
 ZERO_SHOT = "zero-shot"
 GROUPS = {
-    "ecssd": "near-source",  # the kind of picture that the embedded model was trained on
+    "ecssd": "near-source",
     "bsds500": "near-source",
-    "aerial_roads": "stress",  # thin networks, where a click says little
+    "aerial_roads": "stress",
     "crackforest": "stress",
     "retina_vessels": "stress",
+}
+MEANING = {
+    "near-source": "the kind of picture that the embedded model nano was trained on",
+    "stress": "thin networks, where a click says little",
+    ZERO_SHOT: "all others, none of which nano was trained on",
 }
 
 

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ruac.distribution import expected_iou
 from ruac.evaluate.disagreement import RegionDisagreement, disagreement_histograms
 from ruac.evaluate.error_detection import RegionHistograms, histograms
 from ruac.evaluate.metrics import MaskQuality, mask_quality
-from ruac.evaluate.object_quality import expected_iou
 from ruac.evaluate.patches import PATCH, PatchCounts, patch_counts
 from ruac.regions import Mask, band_around, bounding_box
 
@@ -100,7 +100,7 @@ def judge(
     return Judged(
         (quality,),
         (predicted_iou,),
-        {name: (float(expected_iou(logit[None], given[None], counted)[0]),) for name, logit in logits.items()},
+        {name: (float(expected_iou(logit, given, counted)),) for name, logit in logits.items()},
         {name: histograms(logit, given, true, counted, band) for name, logit in logits.items()},
         {name: patches(logit) for name, logit in logits.items()},
         {} if people is None else {name: disagreement_histograms(logit, people, counted, band) for name, logit in logits.items()},

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from ruac.evaluate.correlation import correlation, rank_correlation
 
@@ -45,16 +43,3 @@ def object_quality(predicted: ArrayLike, true: ArrayLike) -> ObjectQuality:
         mae=float(np.abs(gap).mean()),
         bias=float(gap.mean()),
     )
-
-
-def expected_iou(logit: Tensor, mask: Tensor, valid: Tensor) -> Tensor:
-    """Expected intersection over expected union of given masks with truths drawn pixel by pixel: [objects].
-
-    logit: [objects, height, width] of the probability of foreground; mask: boolean, alike; valid: boolean, [height, width] or alike,
-    pixels that are not valid do not count. 0 for an empty mask.
-    """
-    probability = torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32))) * valid
-    inside = mask & valid
-    intersection = (probability * inside).sum((-2, -1))
-    union = inside.sum((-2, -1)) + (probability * ~mask).sum((-2, -1))
-    return intersection / union.clamp_min(torch.finfo(union.dtype).tiny)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,8 @@ def evaluate_sets(
             pool = file.pool if file.pool.images == frozenset(ids) else None
             results.append(SetResults(part.name, group_of(part.name, part.meta), file.pick(ids), failed, pool))
     summary = summarise(name, origin, results, _cost(out, origin, model, chosen, study))
+    # beside the origin and not in it: the hash of the weights tells such results apart already, those from before this was noted too
+    summary = replace(summary, head_trained=model.config.head_trained)
     write_text(out / "summary.json", summary.to_json())
     write_text(out / "summary.md", markdown(summary))
     return summary
@@ -151,9 +153,11 @@ def _cost(out: Path, origin: Origin, model: RuacModel, chosen: Sequence[Sequence
     if stored.get("cost") and not origin.differences(stored.get("origin") or {}):
         return Cost(**stored["cost"])
     for sample in (sample for samples in chosen for sample in samples):
-        with suppress(ValueError):  # it is listed among the failures already
+        try:
             image = read(sample).image
-            return Cost(describe_machine(), cost(study.methods, model, image, origin.clicks[-1]))
+        except ValueError:  # it is listed among the failures already
+            continue
+        return Cost(describe_machine(), cost(study.methods, model, image, origin.clicks[-1]))
     return None
 
 

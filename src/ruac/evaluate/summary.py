@@ -66,13 +66,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """groups: every group of `groups`, and "all" sets first."""
+    """groups: every group of `groups`, and "all" sets first; head_trained: whether the method "head" is more than the plain logits;
+    None where nobody said."""
 
     model: str
     origin: Origin
     groups: tuple[GroupSummary, ...]
     sets: tuple[SetSummary, ...]
     cost: Cost | None = None
+    head_trained: bool | None = None
 
     @property
     def failed(self) -> tuple[str, ...]:

@@ -222,6 +222,8 @@ def markdown(summary: Summary) -> str:
         "Share of the sets where a method's AUROC is above plain entropy's:\n\n" + "\n".join(_better(summary, others)),
         *(grid.to_markdown() for grid in grids),
     ]
+    if summary.head_trained is False:
+        blocks.append("The model's head is not trained: the method 'head' is plain entropy.")
     if summary.cost:
         blocks.append(f"Cost: a click with the method, × a click without any, on {summary.cost.machine}.")
     if summary.failed:

@@ -5,6 +5,7 @@ What needs torch is imported by the functions that use it, so that help and miss
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,9 @@ from ruac.label.prompts import Category, Task, match, read_prompts
 from ruac.writing import require_folder, write_whole
 
 if TYPE_CHECKING:
+    from ruac.calibrate.shift import Shift
     from ruac.everything import Search
-    from ruac.label.part import Folder
-    from ruac.label.run import Job
+    from ruac.label.part import Folder, Part
     from ruac.predictor import Predictor
 
 
@@ -35,12 +36,15 @@ def label(
     model: str = "nano",
     head: Path | None = None,
     device: str = "cpu",
+    calibration: Path | None = None,
 ) -> None:
     """Label many images, and learn which of the masks to check.
 
     Writes <out>/labels.json (COCO: run lengths, boxes, predicted and expected IoU, mean uncertainty), <out>/masks/<name>.png (0
     background, 1, 2 ... the objects of the image), <out>/review.csv and <out>/review.html, which begin with the lowest expected
     IoU. The page works offline; what you accept and reject there can be exported. A run that was stopped goes on where it was.
+    With a calibration (see ruac calibrate), all pictures together are compared with its pictures, and a warning says where they
+    are of another kind.
 
     Example: ruac label photos --prompts boxes.json --budget 10% --out labels
 
@@ -58,10 +62,12 @@ def label(
         model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
         head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
+        calibration: A file that ruac calibrate wrote for that model; calibration.json in the model's folder if left out and
+            there is one.
 
     Raises:
-        ValueError: For prompts that make no sense, and a folder with results of other settings.
-        FileNotFoundError: When there is no such model or file of prompts.
+        ValueError: For prompts that make no sense, a folder with results of other settings, and a calibration of another model.
+        FileNotFoundError: When there is no such model, calibration or file of prompts.
         WorkError: When some images could not be read or written; all others are done.
     """
     if everything == (prompts is not None):
@@ -75,9 +81,11 @@ def label(
         told = read_prompts(prompts)
         tasks = match(told, found.files)
 
+    from ruac.calibrate.file import find
     from ruac.everything import Search
+    from ruac.label.likeness import describe, shift_of
     from ruac.label.part import open_folder
-    from ruac.label.run import EVERYTHING, Job, label_images
+    from ruac.label.run import EVERYTHING, Job, label_images, part_of
     from ruac.output import output_names
     from ruac.predictor import Predictor
 
@@ -85,11 +93,17 @@ def label(
     categories = told.categories if told else (EVERYTHING,)
     predictor = Predictor(model, device, head)
     settings = _settings(predictor, search)
+    calibrated = find(model, calibration, settings["model_sha256"])
     folder = open_folder(out, settings)
     jobs = [Job(name, task) for name, task in zip(output_names([t.image.path for t in tasks]), tasks, strict=True)]
     failed = label_images(predictor, jobs, folder, search)
-    chosen = _assemble(folder, jobs, categories, limit, {"model": model, **settings})
+    # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
+    done = [(job.task, part.without_thumbnails()) for job in jobs if (part := part_of(job, folder))]
+    shift = shift_of(calibrated, done) if calibrated else None
+    info = {"model": model, **settings} | ({"shift": describe(calibrated, len(done), shift)} if calibrated else {})
+    chosen = _assemble(folder, [part for _, part in done], categories, limit, info)
     _report(chosen, found, tasks, prompts, out)
+    _warn(shift)
     if failed:
         heading = [f"{len(failed)} of {len(jobs)} images failed:"] if len(jobs) > 1 else []
         raise WorkError("\n".join([*heading, *failed]))
@@ -111,15 +125,12 @@ def _settings(predictor: Predictor, search: Search | None) -> dict[str, Any]:
 
 
 def _assemble(
-    folder: Folder, jobs: Sequence[Job], categories: Sequence[Category], limit: Budget, settings: dict[str, Any]
+    folder: Folder, parts: Sequence[Part], categories: Sequence[Category], limit: Budget, info: dict[str, Any]
 ) -> Plan | None:
     """Everything that is made of the parts: masks that are missing, labels.json and the queue. None when no image is done."""
     from ruac.label.coco import index_png, labels_json
     from ruac.label.review import MOST_SHOWN, queue, review_csv, review_html, with_thumbnails
-    from ruac.label.run import part_of
 
-    # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
-    parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
     if not parts:
         return None
     for part in parts:
@@ -128,12 +139,12 @@ def _assemble(
     chosen = plan([label.expected_iou for part in parts for label in part.labels], limit)
     items = queue(parts, {category.id: category.name for category in categories}, chosen)
     review = [item.review for item in sorted(items, key=lambda item: item.annotation)]
-    info = {"description": "masks by ruac label", **settings, "review": chosen.summary()}
+    info = {"description": "masks by ruac label", **info, "review": chosen.summary()}
     write_whole(folder.out / "labels.json", labels_json(parts, categories, review, info))
     write_whole(folder.out / "review.csv", review_csv(items))
     shown = with_thumbnails(items[:MOST_SHOWN], parts, folder)
     names = [category.name for category in categories]
-    write_whole(folder.out / "review.html", review_html(shown, chosen, len(parts), names, settings["model_sha256"][:16]))
+    write_whole(folder.out / "review.html", review_html(shown, chosen, len(parts), names, info["model_sha256"][:16]))
     return chosen
 
 
@@ -145,3 +156,13 @@ def _report(chosen: Plan | None, found: Images, tasks: Sequence[Task], prompts: 
         return
     print(f"{len(chosen.order)} masks: {out / 'labels.json'} (file names from {found.root}) and {out / 'masks'}")
     print(f"{chosen.words()}\nlook at {out / 'review.html'}")
+
+
+def _warn(shift: Shift | None) -> None:
+    """Says on stderr when the pictures are not like those of the calibration."""
+    if shift and shift.aspects:
+        print(
+            f"ruac: warning: {shift.words}: its guarantee and the expected IoU may not hold for them; calibrate anew on labelled "
+            "pictures of this kind (ruac calibrate, ruac quality)",
+            file=sys.stderr,
+        )

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ruac.calibrate.shift import Traits
 from ruac.label.images import ImageFile
 from ruac.label.prompts import Wanted
 from ruac.writing import TEMPORARY, write_whole
 
 SETTINGS = "settings.json"
 PARTS, MASKS = "parts", "masks"
-FORMAT = 1  # of the files in PARTS; a folder of another one is not continued
+FORMAT = 2  # of the files in PARTS; a folder of another one is not continued
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Label:
 
 @dataclass(frozen=True)
 class Part:
-    """An image that is done. name: of its results; key: what it was made of, see `key_of`; file_name: below the common folder."""
+    """An image that is done. name: of its results; key: what it was made of, see `key_of`; file_name: below the common folder;
+    traits: kept with or without a calibration, so that any later one can be compared with them."""
 
     name: str
     key: str
@@ -49,6 +51,7 @@ class Part:
     height: int
     width: int
     labels: tuple[Label, ...]
+    traits: Traits
 
     def without_thumbnails(self) -> Part:
         """The same, small enough to hold for a hundred thousand images."""
@@ -78,7 +81,9 @@ class Folder:
             return None
         try:
             stored = json.loads(path.read_text())
-            return Part(**{**stored, "labels": tuple(_label(label) for label in stored["labels"])})
+            labels = tuple(_label(label) for label in stored["labels"])
+            traits = Traits(*(tuple(stored["traits"][name]) for name in ("look", "doubt")))
+            return Part(**{**stored, "labels": labels, "traits": traits})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it, and its image is done again") from None
 

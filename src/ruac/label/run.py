@@ -14,13 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from ruac.calibrate.shift import Traits
 from ruac.data.image import ImageError, read_image
 from ruac.everything import Search, Window, generate
 from ruac.label.coco import index_png
+from ruac.label.likeness import drawn
 from ruac.label.measure import measure
 from ruac.label.part import Folder, Label, Part, key_of
 from ruac.label.prompts import NAMELESS, Category, Task
-from ruac.predictor import Predictor, Prompt
+from ruac.predictor import Prediction, Predictor, Prompt
 from ruac.writing import write_whole
 
 AHEAD = 2  # images that are read and wait
@@ -86,24 +88,30 @@ def _label_one(predictor: Predictor, job: Job, image: NDArray[np.uint8], folder:
     """The part of an image; its mask file first, so that a part means that all is there."""
     size = image.shape[0], image.shape[1]
     key = key_of(job.task.image, job.task.wanted)
-    labels = tuple(_searched(predictor, image, search) if search else _asked(predictor, image, job.task))
-    part = Part(job.name, key, job.task.image.name, *size, labels)
+    if search:
+        traits, labels = Traits.of(image, None), tuple(_searched(predictor, image, search))
+    else:
+        answers, one = _ask(predictor, image, job.task), drawn(job.task)
+        traits, labels = Traits.of(image, None if one is None else answers[one]), tuple(_measured(image, answers, job.task))
+    part = Part(job.name, key, job.task.image.name, *size, labels, traits)
     write_whole(folder.mask_path(job.name), index_png(part))
     folder.save(part)
 
 
-def _asked(predictor: Predictor, image: NDArray[np.uint8], task: Task) -> Iterator[Label]:
-    """Raises ValueError where the prompts do not fit the image."""
+def _ask(predictor: Predictor, image: NDArray[np.uint8], task: Task) -> deque[Prediction]:
+    """An answer for every object. Raises ValueError where the prompts do not fit the image."""
     size = image.shape[0], image.shape[1]
     if task.size is not None and task.size != size:
         raise ValueError(f"has {size[1]} x {size[0]} pixels, but {task.size[1]} x {task.size[0]} in the file of the prompts")
     wanted = [told.fit(size) for told in task.wanted]
     predictor.set_image(image)
-    prompts = [Prompt.of(told.points, told.box) for told in wanted]
-    predictions = deque(predictor.predict_many(prompts))
-    for told in wanted:
-        # taken off, so that the maps of one object at a time are held
-        yield measure(image, predictions.popleft(), Window.whole(size), told.category)
+    return deque(predictor.predict_many([Prompt.of(told.points, told.box) for told in wanted]))
+
+
+def _measured(image: NDArray[np.uint8], answers: deque[Prediction], task: Task) -> Iterator[Label]:
+    """Empties the answers, so that the maps of one object at a time are held."""
+    for told in task.wanted:
+        yield measure(image, answers.popleft(), Window.whole((image.shape[0], image.shape[1])), told.category)
 
 
 def _searched(predictor: Predictor, image: NDArray[np.uint8], search: Search) -> Iterator[Label]:

@@ -16,7 +16,7 @@ from ruac.report.ranks import holm, wilcoxon
 from ruac.report.read import HEAD, PLAIN, Comparison, Contender, compare, open_runs
 from ruac.report.scores import Scores
 from ruac.report.settings import settings
-from ruac.report.tables import ALL_SETS, MARKS, gain_cell, marked_column
+from ruac.report.tables import ALL_SETS, MARKS, counted, gain_cell, marked_column
 from ruac.report.words import GAIN_TABLE_NOTES, GAIN_WORDS, PLACES
 
 CLICKS = 3  # where the results have it
@@ -139,7 +139,6 @@ def ranks(scores: Scores, contenders: Sequence[Contender], clicks: int) -> tuple
 def compose(ablation: Ablation, command: str, made: str) -> Report:
     """command: what was typed; made: when and by what."""
     comparison = ablation.scores.comparison
-    images, objects = sum(part.images for part in comparison.sets), sum(part.objects for part in comparison.sets)
     prompts = f"after {ablation.clicks} prompt{'s' * (ablation.clicks > 1)}"
     sections = [
         Section("rows", f"Every variant, {ALL_SETS}, {prompts}", WORDS, (_values(ablation),)),
@@ -147,7 +146,7 @@ def compose(ablation: Ablation, command: str, made: str) -> Report:
         *([Section("mind", "Mind when comparing", (), (Listing("", comparison.notes),))] if comparison.notes else []),
         settings(comparison, command, made),
     ]
-    subtitle = f"{len(comparison.sets)} sets, {images} images, {objects} objects; in per cent, over {PLACES[REGION]}"
+    subtitle = f"{counted(comparison.sets)}; in per cent, over {PLACES[REGION]}"
     return Report(f"What each part adds to {ablation.rows[0].label}", subtitle, made, tuple(sections))
 
 
@@ -165,7 +164,7 @@ def _values(ablation: Ablation) -> Table:
     lines = tuple(
         (
             Cell(row.label),
-            Cell(row.contender.method),
+            Cell(row.contender.shown),
             *(column[i] for column in columns),
             Cell("–" if np.isnan(places[i]) else f"{places[i]:.2f}"),
         )
@@ -185,8 +184,8 @@ def _gains(ablation: Ablation) -> Table:
         gains = [scores.gain(row.contender, base.contender, measure, REGION, ablation.clicks) for row in others]
         ps = holm([wilcoxon(gain.values) for gain in gains])
         columns.append([gain_cell(gain, measure, p) for gain, p in zip(gains, ps, strict=True)])
-    header = (Cell(f"less {base.label}, {base.contender.method}"), *(Cell(f"{m.title} {m.arrow}") for m in MEASURES))
+    header = (Cell(f"less {base.label}, {base.contender.shown}"), *(Cell(f"{m.title} {m.arrow}") for m in MEASURES))
     lines = tuple(
-        (Cell(f"{row.label}, {row.contender.method}"), *(column[i] for column in columns)) for i, row in enumerate(others)
+        (Cell(f"{row.label}, {row.contender.shown}"), *(column[i] for column in columns)) for i, row in enumerate(others)
     )
     return Table("", header, lines, GAIN_TABLE_NOTES)

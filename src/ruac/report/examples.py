@@ -35,6 +35,7 @@ ZOOM = 0.6  # tiles show the object's surroundings where those take less of the 
 MISSED, EXTRA = (0.0, 0.45, 0.7), (0.9, 0.6, 0.0)  # blue and orange, told apart by every eye
 DARK = 0.4  # brightness left outside the predicted mask
 JPEG = {"quality": 84}
+DPI = 150  # the numbers on the clicks can be read
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ def draw(seen: Seen) -> bytes:
     bar.ax.set_yticklabels(["0", "25 %", "50 %"], fontsize=7)
     figure.subplots_adjust(0.005, 0.01, 0.955, 0.9, 0.03)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="jpg", facecolor="white", pil_kwargs=JPEG)
+    figure.savefig(buffer, format="jpg", dpi=DPI, facecolor="white", pil_kwargs=JPEG)
     return buffer.getvalue()
 
 
@@ -245,13 +246,13 @@ def _prompts(axis: Axes, points: Sequence[Point]) -> None:
         axis.add_patch(Rectangle(start[:2], end.x - start.x, end.y - start.y, fill=False, edgecolor="#0072B2", linewidth=1.5))
     for number, point in enumerate((p for p in points if p.label in (BACKGROUND, FOREGROUND)), start=1):
         colour = "#0072B2" if point.label == FOREGROUND else "#D55E00"
-        axis.plot([point.x + 0.5], [point.y + 0.5], marker="o", color=colour, markeredgecolor="white", markersize=8)
+        axis.plot([point.x + 0.5], [point.y + 0.5], marker="o", color=colour, markeredgecolor="white", markersize=10)
         sign = "+" if point.label == FOREGROUND else "–"
         axis.annotate(
             f"{sign}{number}",
             (point.x + 0.5, point.y + 0.5),
             color="white",
-            fontsize=5,
+            fontsize=6,
             ha="center",
             va="center",
             annotation_clip=True,

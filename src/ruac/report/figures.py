@@ -149,9 +149,13 @@ def draw_gains(measures: Mapping[str, Sequence[Gains]]) -> bytes:
         plain_text(axis.set_title(title, fontsize=SMALL + 1, color=INK))
         axis.set_xlabel("worse  ←  per cent points  →  better", fontsize=SMALL)
         axis.set_ylim(rows - 0.5, -0.5)
-        # one far set must not squeeze all others together: beyond these limits is linear in the logarithm
-        axis.set_xscale("symlog", linthresh=LINEAR)
-        axis.xaxis.set_major_formatter("{x:g}")
+        if np.nanmax(np.abs([value for gain in gains for value in (*gain.sets, gain.low, gain.high)])) > LINEAR:
+            # one far set must not squeeze all others together: beyond these limits is linear in the logarithm
+            axis.set_xscale("symlog", linthresh=LINEAR)
+            axis.xaxis.set_major_formatter("{x:g}")
+        else:
+            axis.locator_params(axis="x", nbins=4)
+        axis.margins(x=0.1)
     axes[0].set_yticks(range(rows), [gain.label for gain in next(iter(measures.values()))], fontsize=SMALL)
     for text in axes[0].get_yticklabels():
         plain_text(text)
@@ -225,7 +229,7 @@ def plain_text(text: Text) -> Text:
 
 
 def _wrapped(label: str) -> str:
-    return label.replace(" · ", "\n")
+    return label.replace(" · ", "\n").replace(" (", "\n(")
 
 
 def _svg(figure: Figure) -> bytes:

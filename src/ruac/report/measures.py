@@ -26,7 +26,8 @@ class Measure:
 
     @property
     def sentence(self) -> str:
-        return f"{self.title}: {self.words}; {'higher' if self.higher else 'lower'} is better. Mind: {self.mind}."
+        unit = ", in per cent" if self.scale == 100 else ""
+        return f"{self.title}{unit}: {self.words}; {'higher' if self.higher else 'lower'} is better. Mind: {self.mind}."
 
     @property
     def arrow(self) -> str:

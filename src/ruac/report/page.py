@@ -10,7 +10,7 @@ from ruac.report.pictures import curves, gains, ranks
 from ruac.report.published import AVERAGES, DOMAINS, SOURCE, SUITE, published
 from ruac.report.scores import REGIONS, Scores
 from ruac.report.settings import settings
-from ruac.report.tables import ALL_SETS, by_set, guesses, headline, masks, people, significance
+from ruac.report.tables import ALL_SETS, by_set, counted, guesses, headline, masks, people, significance
 from ruac.report.words import (
     CURVE_WORDS,
     EQUAL_MASKS,
@@ -21,10 +21,14 @@ from ruac.report.words import (
     GAIN_WORDS,
     LIMITS,
     MASK_WORDS,
+    METHOD_NOTES,
+    METHOD_WORDS,
+    NOT_DRAWN,
     PAPER_WORDS,
     PEOPLE_WORDS,
     PLACES,
     PUBLISHED_NOTES,
+    SEE_WORDS,
 )
 
 
@@ -47,7 +51,7 @@ def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture]
         Section(
             "curves",
             "Calibration and order, in pictures",
-            CURVE_WORDS,
+            (*CURVE_WORDS, *_not_drawn(scores)),
             tuple(_curves(scores)),
         ),
         *_optional("expected-iou", "Does a method know how good its mask is?", EXPECTED_WORDS, guesses(scores, last)),
@@ -61,10 +65,10 @@ def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture]
         Section("examples", "Examples", EXAMPLE_WORDS if examples else (EXAMPLES_MISSING,), tuple(examples)),
         _paper(scores),
         settings(comparison, command, made),
-        _glossary(),
+        _glossary(scores),
     ]
-    images, objects = sum(part.images for part in comparison.sets), sum(part.objects for part in comparison.sets)
-    subtitle = f"{len(comparison.sets)} sets, {images} images, {objects} objects; {len(comparison.contenders)} methods"
+    methods = len({contender.method for contender in comparison.contenders})
+    subtitle = f"{counted(comparison.sets)}; {methods} method{'s' * (methods != 1)}"
     return Report(title, subtitle, made, tuple(sections))
 
 
@@ -75,7 +79,7 @@ def _short(scores: Scores, findings: Sequence[str]) -> Section:
     if scores.comparison.notes:
         blocks.append(Listing("Mind when comparing", scores.comparison.notes))
     blocks.append(headline(scores, None, "image", last, title))
-    words = (f"In per cent, but for NLL (nats) and cost. {EQUAL_MASKS}", FLATTERED)
+    words = (EQUAL_MASKS, f"{FLATTERED} {SEE_WORDS}")
     return Section("short", "In short", words, tuple(blocks))
 
 
@@ -91,7 +95,7 @@ def _methods(scores: Scores) -> Section:
             title = f"{ALL_SETS}, {region}, after {clicks} prompt{'s' * (clicks > 1)}"
             blocks.append(headline(scores, None, region, clicks, title, folded=True))
     words = (
-        "The table above again, for the band around the object, for groups of sets and for fewer prompts.",
+        "The table of the first section again, for the band around the object, for groups of sets and for fewer prompts.",
         f"Two regions are judged. Image: {PLACES['image']}; far from the object nearly all of them are right and certain, which "
         f"flatters every method. Band: {PLACES['band']}, where errors are to be expected and methods differ.",
     )
@@ -116,6 +120,12 @@ def _curves(scores: Scores) -> list[Picture]:
     groups = scores.comparison.groups
     shown: tuple[str | None, ...] = (None, *groups) if len(groups) > 1 else (None,)
     return [picture for group in shown for picture in curves(scores, group, scores.comparison.last)]
+
+
+def _not_drawn(scores: Scores) -> list[str]:
+    comparison = scores.comparison
+    missing = [part.name for part in comparison.sets if part not in comparison.pooled]
+    return [NOT_DRAWN.format(", ".join(missing))] if missing else []
 
 
 def _optional(anchor: str, title: str, words: tuple[str, ...], *tables: Table | None) -> list[Section]:
@@ -184,17 +194,22 @@ def _of_suite(origin: dict[str, object]) -> bool:
     return origin.get("suite") == SUITE
 
 
-def _glossary() -> Section:
+def _glossary(scores: Scores) -> Section:
+    methods = dict.fromkeys(contender.method for contender in scores.comparison.contenders)
     rows = [
         (Cell(m.title), Cell("higher" if m.higher else "lower"), Cell(m.words), Cell(m.mind))
         for m in (*MASKS, *PIXELS, *AGREEMENT, COST)
     ]
     header = (Cell("measure"), Cell("better"), Cell("what it is"), Cell("what to mind"))
+    known = tuple((Cell(name), Cell(METHOD_WORDS[name])) for name in methods if name in METHOD_WORDS)
     return Section(
         "words",
-        "The measures in words, and what this report cannot say",
+        "Methods and measures in words, and what this report cannot say",
         LIMITS,
-        (Table("Measures", header, tuple(rows), prose=True),),
+        (
+            Table("Methods", (Cell("method"), Cell("how likely a pixel is wrong follows from")), known, METHOD_NOTES, prose=True),
+            Table("Measures", header, tuple(rows), prose=True),
+        ),
     )
 
 
@@ -238,6 +253,7 @@ def _leader(scores: Scores, measure: Measure) -> list[str]:
     ahead = int((sign * gain.values[gain.defined] > 0).sum())
     verdict = "" if sign * (low if measure.higher else high) > 0 else ", which is not told apart from no difference"
     return [
-        f"{text}; against plain {'+' if mean.value > 0 else ''}{measure.write(mean.value)} points "
-        f"[{measure.write(low)}, {measure.write(high)}]{verdict}; better on {ahead} of {int(gain.defined.sum())} sets."
+        # a digit more than the score has, as in the table of gains
+        f"{text}; against plain {'+' if mean.value > 0 else ''}{measure.write(mean.value, more=1)} points "
+        f"[{measure.write(low, more=1)}, {measure.write(high, more=1)}]{verdict}; better on {ahead} of {int(gain.defined.sum())} sets."
     ]

@@ -10,18 +10,19 @@ from ruac.report.figures import Curve, Gains, Style, draw_gains, draw_ranks, dra
 from ruac.report.measures import RANKED
 from ruac.report.read import Comparison, Contender
 from ruac.report.scores import REGIONS, Scores
-from ruac.report.tables import ALL_SETS, ranks_of
+from ruac.report.tables import ALL_SETS, counted, ranks_of
 from ruac.report.words import GAIN_NOTES, RANK_NOTES, RELIABILITY_NOTES, RISK_NOTES
 
 
 def curves(scores: Scores, group: str | None, clicks: int) -> list[Picture]:
-    """Reliability, run by run, and risk-coverage curves over the sets of a group; empty where the results have no histograms."""
+    """Reliability, run by run, and risk-coverage curves over the sets of a group that are `Comparison.pooled`; empty where none is."""
     comparison = scores.comparison
     where = ALL_SETS if group is None else f"group {group}"
     name = "all" if group is None else f"group{comparison.groups.index(group)}"
     by_region = _curves(scores, group, clicks)
     if not all(by_region.values()):
         return []
+    over = f"Over {counted([part for part in comparison.pooled if group in (None, part.group)])}."
     pictures = []
     # panels are many: for several runs, one picture each is what a page can hold
     for index, run in enumerate(comparison.runs if group is None or len(comparison.runs) == 1 else ()):
@@ -35,7 +36,7 @@ def curves(scores: Scores, group: str | None, clicks: int) -> list[Picture]:
                 f"reliability-{name}-{index}.svg",
                 draw_reliability(own),
                 "For each method, the true error rate of pixels against the error it expects, in the image and in the band.",
-                RELIABILITY_NOTES,
+                (over, *RELIABILITY_NOTES),
                 folded=group is not None,
             )
         )
@@ -46,7 +47,7 @@ def curves(scores: Scores, group: str | None, clicks: int) -> list[Picture]:
             f"risk-{name}.svg",
             risk,
             "For each method, the error rate among the most certain pixels by the share kept, in the image and in the band.",
-            RISK_NOTES,
+            (over, *RISK_NOTES),
             folded=group is not None,
         )
     )
@@ -112,7 +113,7 @@ def style(comparison: Comparison, contender: Contender) -> Style:
 def _curves(scores: Scores, group: str | None, clicks: int) -> dict[str, list[tuple[Contender, Curve]]]:
     """By region, of those contenders whose results have histograms."""
     comparison = scores.comparison
-    names = [part.name for part in comparison.sets if group in (None, part.group)]
+    names = [part.name for part in comparison.pooled if group in (None, part.group)]
     found: dict[str, list[tuple[Contender, Curve]]] = {region: [] for region in REGIONS}
     for index, run in enumerate(comparison.runs):
         # read once for all methods and regions

@@ -49,6 +49,11 @@ class Run:
         return tuple(self.origin["methods"])
 
     @property
+    def head_trained(self) -> bool | None:
+        """None for results from before this was noted."""
+        return self.summary.get("head_trained")
+
+    @property
     def version(self) -> str:
         return str(self.origin["ruac"])
 
@@ -63,14 +68,20 @@ class Run:
         path = self.folder / f"{name}.pool.safetensors"
         return Pool.load(path) if path.is_file() else None
 
+    def pooled(self, name: str) -> frozenset[str]:
+        """Which images with an object are in the histograms of a set."""
+        pool = self.pool(name)
+        return pool.images - {row.id for row in self.files[name].rows if not row.objects} if pool else frozenset()
+
 
 @dataclass(frozen=True)
 class Contender:
-    """A method as one run measured it. index: the run's place in the report; label: the method, after the run's where there are
-    several."""
+    """A method as one run measured it. index: the run's place in the report; shown: the method, and what must be known of it; label:
+    the same, after the run's where there are several."""
 
     index: int
     method: str
+    shown: str
     label: str
 
 
@@ -101,6 +112,10 @@ class CommonSet:
     def objects(self) -> int:
         return sum(len(row.objects) for row in self.rows[0])
 
+    @property
+    def ids(self) -> frozenset[str]:
+        return frozenset(row.id for row in self.rows[0])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -120,6 +135,11 @@ class Comparison:
     @property
     def groups(self) -> tuple[str, ...]:
         return tuple(sorted({part.group for part in self.sets}))
+
+    @cached_property
+    def pooled(self) -> tuple[CommonSet, ...]:
+        """Sets whose histograms are, in every run, those of the shared images and no others: a pool cannot be taken apart."""
+        return tuple(part for part in self.sets if all(run.pooled(part.name) == part.ids for run in self.runs))
 
     def plain_of(self, contender: Contender) -> Contender | None:
         """What a method is measured against: the same run without a head; None for itself and where it was not measured."""
@@ -173,11 +193,15 @@ def compare(runs: Sequence[Run]) -> Comparison:
         notes.append(f"Only the numbers of clicks that all results have are shown: {', '.join(map(str, clicks))}.")
     sets, left_out = _common_sets(runs)
     contenders = tuple(
-        Contender(i, method, method if len(runs) == 1 else f"{run.label} · {method}")
+        Contender(i, method, shown, shown if len(runs) == 1 else f"{run.label} · {shown}")
         for i, run in enumerate(runs)
-        for method in run.methods
+        for method, shown in ((method, _shown(run, method)) for method in run.methods)
     )
     return Comparison(tuple(runs), contenders, sets, clicks, (*notes, *left_out))
+
+
+def _shown(run: Run, method: str) -> str:
+    return f"{method} (untrained: plain entropy)" if method == HEAD and run.head_trained is False else method
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -217,8 +241,14 @@ def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
 
 def _labels(folders: Sequence[Path], models: Sequence[str]) -> list[str]:
     """The models' names where they tell the runs apart, else those of the folders, else their paths."""
-    choices = ([Path(model).name or model for model in models], [folder.resolve().name for folder in folders], map(str, folders))
+    choices = ([_name(model) for model in models], [folder.resolve().name for folder in folders], map(str, folders))
     return next(labels for labels in map(list, choices) if len(set(labels)) == len(folders))
+
+
+def _name(model: str) -> str:
+    """`ruac train` calls every model "model"; the folder around it tells which one it is."""
+    path = Path(model)
+    return (path.parent.name if path.name == "model" else path.name) or model
 
 
 def _differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:

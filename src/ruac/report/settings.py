@@ -12,6 +12,7 @@ from ruac.report.read import ENSEMBLE, Comparison, Run
 PACKAGES = ("ruac", "torch", "transformers", "numpy", "scipy", "matplotlib")
 OPTIONS = {"clicks": "--clicks", "max_objects": "--max-objects", "seed": "--seed", "prompt": "--prompt"}
 EXTRA = {"noc": "--noc"}
+HEADS = {True: "trained", False: "not trained: the method 'head' is plain entropy", None: "not recorded whether trained"}
 
 
 def settings(comparison: Comparison, command: str, made: str) -> Section:
@@ -61,6 +62,7 @@ def _table(comparison: Comparison) -> Table:
         ("weights, sha256", [str(run.origin["weights"]) for run in runs]),
         ("results in", [str(run.folder) for run in runs]),
         ("measured with ruac", [run.version for run in runs]),
+        ("head", [HEADS[run.head_trained] for run in runs]),
         ("methods", [", ".join(run.methods) for run in runs]),
         ("measured after … prompts", [", ".join(map(str, run.clicks)) for run in runs]),
         ("first prompt", [str(run.origin["prompt"]) for run in runs]),

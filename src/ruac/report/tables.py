@@ -9,12 +9,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ruac.evaluate.groups import MEANING
 from ruac.report.blocks import Cell, Mark, Table
 from ruac.report.measures import AGREEMENT, CLICKS, COST, IOU, J_AND_F, MASKS, PEOPLE, PIXELS, RANKED, Measure
 from ruac.report.ranks import Ranks, holm, rank, wilcoxon
-from ruac.report.read import Contender
+from ruac.report.read import CommonSet, Contender
 from ruac.report.scores import Score, Scores, SetScores, agreement_of_guess
-from ruac.report.words import GAIN_TABLE_NOTES
+from ruac.report.words import GAIN_TABLE_NOTES, UNITS
 
 MISSING = Cell("–")
 ALL_SETS = "all sets"
@@ -23,7 +24,7 @@ MARKS = (
     "★ best of its {}; ≈ not told apart from it: the 95 % interval of the difference, on the same images drawn again, holds zero. "
     "Where all are equal, nothing is marked. " + INTERVALS
 )
-GUESS = "SAM's own predicted IoU"
+GUESS = "the decoder's own predicted IoU"
 
 
 def headline(scores: Scores, group: str | None, region: str, clicks: int, title: str, folded: bool = False) -> Table:
@@ -42,10 +43,17 @@ def headline(scores: Scores, group: str | None, region: str, clicks: int, title:
             row.append(Cell(COST.write(cost)) if math.isfinite(cost) else MISSING)
     shown = [measure.name for measure, _ in columns]
     absent = [measure.title for measure in (*PIXELS, *AGREEMENT) if measure.name not in shown]
-    notes = [MARKS.format("column")]
+    parts = [part for part in scores.comparison.sets if group in (None, part.group)]
+    notes = [f"Over {counted(parts)}. {UNITS}", MARKS.format("column")]
     if absent:
         notes.append(f"Not in these results, or defined for no image: {', '.join(absent)}.")
     return Table(title, tuple(header), tuple(map(tuple, rows)), tuple(notes), folded)
+
+
+def counted(parts: Sequence[CommonSet]) -> str:
+    """How much there is of what, in words."""
+    numbers = {"set": len(parts), "image": sum(part.images for part in parts), "object": sum(part.objects for part in parts)}
+    return ", ".join(f"{number} {name}{'s' * (number != 1)}" for name, number in numbers.items())
 
 
 def masks(scores: Scores) -> Table:
@@ -67,7 +75,9 @@ def masks(scores: Scores) -> Table:
             cells = [_cell(scores.of(first, m, "image", clicks).mean(members), m) for m, clicks in columns]
             cells += [_cell(scores.of_masks(index, key).mean(members), CLICKS) for key in noc]
             rows.append((Cell(name), *(Cell(str(count)) for count in counts), *cells))
+    groups = [f"{name}: {MEANING[name]}" for name in _several(comparison.groups) if name in MEANING]
     notes = [J_AND_F.sentence, IOU.sentence, *([CLICKS.sentence] if noc else []), INTERVALS]
+    notes += [f"Groups of sets. {'; '.join(groups)}."] if groups else []
     return Table(f"Masks: {ALL_SETS} and every group", tuple(header), tuple(rows), tuple(notes))
 
 
@@ -120,7 +130,7 @@ def guesses(scores: Scores, clicks: int) -> Table | None:
         columns.append(_marked(_means(every, members), measure))
     if all(cell == MISSING for column in columns for cell in column):
         return None
-    header = (Cell("says what IoU to expect"), *(Cell(f"{m.title} {m.arrow}") for m in AGREEMENT))
+    header = (Cell("IoU expected by"), *(Cell(f"{m.title} {m.arrow}") for m in AGREEMENT))
     rows = tuple((Cell(name), *(column[i] for column in columns)) for i, name in enumerate(names))
     notes = tuple(measure.sentence for measure in AGREEMENT)
     return Table(
@@ -137,7 +147,7 @@ def ranks_of(scores: Scores, index: int, region: str, clicks: int) -> tuple[Rank
     found = []
     for measure in RANKED:
         values = np.stack([scores.of(c, measure, region, clicks).values for c in contenders], 1)
-        one = rank(measure.title, [c.method for c in contenders], values, measure.higher)
+        one = rank(measure.title, [c.shown for c in contenders], values, measure.higher)
         found += [] if one is None else [one]
     return tuple(found)
 
@@ -205,7 +215,7 @@ def gain_cell(gain: SetScores, measure: Measure, p: float) -> Cell:
 
 
 def _chance(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def _several(groups: Sequence[str]) -> Sequence[str]:

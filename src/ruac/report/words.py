@@ -15,6 +15,24 @@ EXAMPLES_MISSING = (
     "sets, the image where uncertainty and error agree best and the one where they agree least: ruac report RESULTS --data "
     "DATA --model MODEL --out report"
 )
+UNITS = "In per cent, but for NLL (nats) and cost (times a plain click)."
+SEE_WORDS = "What the methods and the measures are, the last section says."
+METHOD_WORDS = MappingProxyType(
+    {
+        "head": "the variance that the model's own head gives every logit, in closed form",
+        "plain": "the decoder's own logits taken at their word, without the head",
+        "temperature": "plain logits divided by a number that was fitted on other images, one for each number of prompts",
+        "tta": "test-time augmentation: the mean probability of the plain decoder over the image, mirrored and smaller",
+        "prompts": "the mean probability of the plain decoder over prompts moved a little",
+        "monte_carlo": "the mean probability of draws from the model's own head: what 'head' has in closed form",
+        "predicted_iou": "the IoU that the decoder predicts for the mask, as the certainty of all of its pixels alike",
+        "ensemble": "the mean probability of several models or heads",
+        "dropout": "Monte Carlo dropout: the mean probability of many answers, each without some of the mask weights",
+        "laplace": "a normal distribution of the decoder's last weights around those that were trained",
+        "evidential": "a Beta distribution of every pixel's probability, from one pass of a network that was trained for it",
+    }
+)
+METHOD_NOTES = ("All of them judge the masks that the model returned with its head; none makes a mask of its own.",)
 EQUAL_MASKS = (
     "All methods of one model judge the same masks, those that the model returned with its head: a method differs in what it "
     "says of each pixel's chance to be wrong, not in the mask. Methods of different models judge different masks, with other "
@@ -30,6 +48,7 @@ CURVE_WORDS = (
     "Each set counts the same in every curve. Within a set all pixels are pooled, so that large images count more: the "
     "tables, which are means over images, differ a little.",
 )
+NOT_DRAWN = "Not in the curves, because their histograms are missing or also count images that not every result has: {}."
 GAIN_WORDS = (
     "Plain is the entropy of the decoder's own logits, which costs nothing: a method that is not better is not worth its "
     "time. Each number is the method less plain on the same images, in the units of the tables above, with the 95 % interval "
