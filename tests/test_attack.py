@@ -35,7 +35,7 @@ def make_batch(images: int, objects: int, side: int, seed: int, stride: int = 16
     masks = (inside[:, :, 0, None, :] & inside[:, :, 1, :, None]).float()
     ignore = torch.zeros(images, 1, side, side)
     ignore[: (images + 1) // 2, :, side - side // 8 :] = 1
-    points = side * torch.rand(images, objects, 4, 2, generator=g)
+    points = side * torch.rand(images, objects, 4, 2, generator=g) - 0.5
     labels = torch.tensor([FOREGROUND, BACKGROUND, BOX_TOP_LEFT, BOX_BOTTOM_RIGHT]).expand(images, objects, 4)
     pictures = 255 * torch.rand(images, 3, side, side, generator=g) ** 2
     present = torch.rand(images, objects, generator=g) > 0.2

@@ -102,8 +102,8 @@ class ExactHead(Head):
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
         pixels = features.pixels
         weights, *variations = self.variations(features)
-        # in double precision, for the variation of a nearly certain factor is a small difference
-        k_weight, k_pixel = (concentration_of(c.double()).to(weights.dtype) for c in variations)
+        # in double precision, which not every device has, for the variation of a nearly certain factor is a small difference
+        k_weight, k_pixel = (concentration_of(c.to("cpu", torch.float64)).to(weights) for c in variations)
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
         pixel = _draw(pixels.abs().unsqueeze(3), k_pixel.unsqueeze(2), samples, generator)  # (n, B, P, C, K, H, W)
         logits = torch.zeros(())

@@ -82,7 +82,7 @@ def move_prompts(prompts: Prompts, fields: Tensor, masks: Tensor, moved: Tensor,
     layers = torch.stack([torch.where((first | second)[..., 0], own, on), own], -1)  # (B, P, N, 2)
     both = corners[..., None, :, :].expand(-1, -1, -1, 2, -1, -1)  # (B, P, N, 2, 3, 2)
     followed = follow(both.flatten(1, 4), layers[..., None].expand(both.shape[:-1]).flatten(1), fields, side)
-    by_content, by_own = followed.reshape(both.shape).clamp(0, side - 1).unbind(3)
+    by_content, by_own = followed.reshape(both.shape).clamp(-0.5, side - 0.5).unbind(3)
     lies = _inside(moved, by_content[:, :, :, 0]) != _inside(masks, points)
     point, below, beside = torch.where(lies[..., None, None], by_own, by_content).unbind(3)
     edges = torch.stack([below[..., 0], beside[..., 1]], -1)
