@@ -1,6 +1,10 @@
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from ruac.evaluate.clicks import click_effort
 
@@ -11,6 +15,21 @@ def test_an_object_counts_from_the_first_time_that_it_reaches_the_target() -> No
     assert found.failed.tolist() == [False, False, False, True]
     assert found.noc == 2.25
     assert found.failure_rate == 0.25
+
+
+@given(arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 20)), elements=st.floats(0, 1)), st.floats(0, 1))
+def test_effort_agrees_with_clicking_through_every_object(ious: np.ndarray, target: float) -> None:
+    clicks, failures = 0, 0
+    for course in ious:
+        for value in course:
+            clicks += 1
+            if value >= target:
+                break
+        else:
+            failures += 1
+    found = click_effort(ious, target)
+    assert found.noc == pytest.approx(clicks / len(ious), abs=1e-12)
+    assert found.failure_rate == pytest.approx(failures / len(ious), abs=1e-12)
 
 
 @pytest.mark.parametrize("ious", [[], [0.5, 0.6], [[]]])

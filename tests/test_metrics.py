@@ -1,12 +1,16 @@
 import math
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 from pycocotools import mask as coco
+from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import f1_score, jaccard_score
 
 from ruac.evaluate.metrics import boundary_f, dice, iou, j_and_f, mask_quality
@@ -142,6 +146,34 @@ def test_j_and_f_is_the_mean_of_iou_and_boundary_f() -> None:
     assert iou(predicted, truth) == 0.75
     assert j_and_f(predicted, truth) == (0.75 + boundary_f(predicted, truth)) / 2
     assert 0.5 < boundary_f(predicted, truth) < 1
+
+
+@pytest.mark.real_data
+def test_j_and_f_is_that_of_davis_on_frames_of_video(real_data: Path) -> None:
+    """A frame's mask as the answer for the next one. F by its definition: outline pixels within a disk of 0.8 % of the diagonal."""
+    compared = 0
+    for clip in sorted(path for path in (real_data / "video").iterdir() if path.is_dir()):
+        ids = [np.asarray(Image.open(path)) for path in sorted((clip / "masks").glob("*.png"))[:4]]
+        for before, after in pairwise(ids):
+            for name in sorted(set(after.ravel().tolist()) - {0, 255}):
+                predicted, truth = before == name, after == name
+                tolerance = math.ceil(0.008 * math.hypot(*truth.shape))
+                found, wanted = edges_by_shifting(predicted), edges_by_shifting(truth)
+                precision = (distance_transform_edt(~wanted) <= tolerance)[found].mean()
+                recall = (distance_transform_edt(~found) <= tolerance)[wanted].mean()
+                f = 2 * precision * recall / (precision + recall)
+                j = jaccard_score(truth.ravel(), predicted.ravel())
+                assert boundary_f(predicted, truth) == pytest.approx(f, abs=1e-9)
+                assert iou(predicted, truth) == pytest.approx(j, abs=1e-9)
+                assert j_and_f(predicted, truth) == pytest.approx((j + f) / 2, abs=1e-9)
+                compared += 1
+    assert compared >= 20
+
+
+def edges_by_shifting(mask: Mask) -> Mask:
+    """Pixels that differ from the one to the right, below, or to the right and below."""
+    grown = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    return (mask != grown[:-1, 1:]) | (mask != grown[1:, :-1]) | (mask != grown[1:, 1:])
 
 
 @given(mask_triples())
