@@ -17,8 +17,9 @@ from ruac.distribution import MaskDistribution
 from ruac.features import DecoderFeatures
 from ruac.weibull import concentration_of, sample_with_mean, squared_variation
 
-# Published Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
+# Weibull concentrations outside this range are either a point mass or have moments that float32 cannot hold.
 CONCENTRATION_RANGE = (0.3, 50.0)
+VARIATION_RANGE = tuple(math.expm1(math.lgamma(1 + 2 / k) - 2 * math.lgamma(1 + 1 / k)) for k in reversed(CONCENTRATION_RANGE))
 LARGEST_EXPONENT = 10.0  # a logit divided by e^10 is nothing, and e^20 still a number
 SMALL_LOGIT = 0.3  # logits of this size are as good as zero when neighbours are compared
 
@@ -60,9 +61,8 @@ class ExactHead(Head):
 
     What is learnt is the logarithm of the logit's standard deviation: from the pixel's surroundings, seen in its features, and from
     its being surer than its neighbours, since the decoder's last transposed convolutions leave a checkerboard. The mask token says
-    how much either matters: much more for the ambiguous mask of one click than for one that many clicks have settled. The factors
-    follow: the weights vary as much as the token says, or less where that alone would be more than the variance of some pixel, and
-    the pixel's concentration is the one that gives the rest. So the variance, all that a read-out needs, costs no second product.
+    how much either matters: much more for the ambiguous mask of one click than for one that many clicks have settled. The pixel's
+    concentration is the one that gives this variance, if any within CONCENTRATION_RANGE does, else the nearest.
     """
 
     CELL, HIDDEN = 4, 16  # side of a coarse cell in pixels of the grid, width of the layer that looks at the cells
@@ -82,30 +82,29 @@ class ExactHead(Head):
             nn.init.zeros_(bias)  # pyright: ignore[reportArgumentType]  they have one
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
-        gain, _, *influences = self._influences(features)
-        mean = _product(gain * features.weights, features.pixels)
-        return MaskDistribution(mean, self._variance(features, mean, *influences), gain[..., None])
-
-    def variations(self, features: DecoderFeatures) -> tuple[Tensor, Tensor, Tensor]:
-        """Means of the mask weights, signed, [B, P, K, C], their squared variation, [B, P, K, 1], and the pixels', [B, P, K, H, W].
-
-        The variance is Σ x²h² · ((1 + c_pixel)(1 + c_weight) - 1). A pixel whose features are all but zero cannot vary: what it is
-        to have is more than any concentration gives.
-        """
-        gain, noise, *_ = self._influences(features)
+        gain, noise, *factors = self._influences(features)
         weights = gain * features.weights
-        spread = _product(weights.square(), features.pixels.square())  # Σ x²h²
-        wanted = self(features).variance / spread.clamp_min(torch.finfo(spread.dtype).tiny)
-        of_weights = torch.minimum(noise[..., None], wanted.amin((-2, -1), keepdim=True) / 2)
-        return weights, of_weights[..., 0], (wanted - of_weights) / (1 + of_weights)
+        mean = _product(weights, features.pixels)
+        variance = self._wanted_variance(features, mean, *factors).clamp(*_bounds(features.pixels, weights, noise))
+        return MaskDistribution(mean, variance, gain[..., None])
+
+    def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
+        """Mean of the mask weights, signed, [B, P, K, C], and their squared variation, [B, P, K, 1]."""
+        gain, noise, *_ = self._influences(features)
+        return gain * features.weights, noise
 
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        pixels = features.pixels
-        weights, *variations = self.variations(features)
-        # in double precision, which not every device has, for the variation of a nearly certain factor is a small difference
-        k_weight, k_pixel = (concentration_of(c.to("cpu", torch.float64)).to(weights) for c in variations)
+        pixels, variance = features.pixels, self(features).variance
+        weights, cv2_weight = self.weights(features)
+        # the variance of the logit is linear in the squared variation of the pixel
+        w2, x2 = weights.square(), pixels.square()
+        of_weights, of_both = _product(w2 * cv2_weight, x2), _product(w2 * (1 + cv2_weight), x2)
+        cv2_pixel = ((variance - of_weights) / of_both.clamp_min(torch.finfo(x2.dtype).tiny)).clamp(*VARIATION_RANGE)
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
-        pixel = _draw(pixels.abs().unsqueeze(3), k_pixel.unsqueeze(2), samples, generator)  # (n, B, P, C, K, H, W)
+        pixel = _draw(
+            pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
+        )  # (n, B, P, C, K, H, W)
+        k_weight = concentration_of(cv2_weight)
         logits = torch.zeros(())
         # the weights that meet x⁺ are other draws than those that meet x⁻
         for part, sign in (((pixels > 0), 1), ((pixels < 0), -1)):
@@ -114,15 +113,16 @@ class ExactHead(Head):
         return logits
 
     def _influences(self, features: DecoderFeatures) -> list[Tensor]:
-        """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights at most, and what `_variance` takes."""
+        """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights, and what `_wanted_variance` takes."""
         said = self.PACE * self.influence(features.tokens)
         gain, noise, base, surroundings, roughness = said.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).split(1, -1)
-        return [gain.exp(), (self.START + noise).exp(), base, surroundings.exp(), roughness.exp()]
+        lowest, highest = map(math.log, VARIATION_RANGE)
+        return [gain.exp(), (self.START + noise).clamp(lowest, highest).exp(), base, surroundings.exp(), roughness.exp()]
 
-    def _variance(
+    def _wanted_variance(
         self, features: DecoderFeatures, mean: Tensor, base: Tensor, of_surroundings: Tensor, of_roughness: Tensor
     ) -> Tensor:
-        """Of the logits, [B, P, K, H, W]."""
+        """What the variance of the logits should be, [B, P, K, H, W], whether or not the factors can have it."""
         batch, grid = mean.shape[:2], mean.shape[-2:]
         # one pixel stands for its cell: reading all costs more than all the rest
         middle = slice(self.CELL // 2 - 1, None, self.CELL)
@@ -193,6 +193,16 @@ def make_head(name: str, channels: int, token_width: int) -> Head:
 def _product(weights: Tensor, pixels: Tensor) -> Tensor:
     """[..., K, C] · [..., C, H, W] -> [..., K, H, W]"""
     return (weights @ pixels.flatten(-2)).unflatten(-1, pixels.shape[-2:])
+
+
+def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and largest variance of the logits of form B, [B, P, K, H, W], for pixel concentrations within CONCENTRATION_RANGE.
+
+    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers.
+    """
+    x2h2 = _product(weights.square(), pixels.square())
+    lowest, highest = ((c + c * cv2_weight + cv2_weight)[..., None] for c in VARIATION_RANGE)
+    return x2h2 * lowest, x2h2 * highest
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:

@@ -167,7 +167,7 @@ def divergence(head: nn.Module, features: DecoderFeatures) -> Tensor | None:
         pixels, k_pixel, weights, k_weight = head.factors(features)
         parts = [kl_to_gamma(pixels, k_pixel, *PRIOR), *(kl_to_gamma(weight, k_weight, *PRIOR) for weight in weights)]
     elif isinstance(head, ExactHead):
-        weights, variation, _ = head.variations(features)
+        weights, variation = head.weights(features)
         concentration = concentration_of(variation)
         # [h+, h-] of the foreground and [h-, h+] of the background
         parts = 2 * [kl_to_gamma(part, concentration, *PRIOR) for part in (F.relu(weights), F.relu(-weights))]
