@@ -77,8 +77,8 @@ class ErrorPairs:
 
     def surer(self, logit: Tensor) -> Tensor:
         """By how much the wrong pixels are surer, [pairs]: in log |logit|, so that only the order matters, not the scale."""
-        sureness = _sureness(logit)
-        return sureness[self.wrong] - sureness[self.right]
+        flat = logit.flatten()
+        return _sureness(flat[self.wrong]) - _sureness(flat[self.right])
 
 
 @torch.no_grad()
@@ -95,7 +95,7 @@ def error_pairs(
     if not all(map(len, places)):
         return None
     wrong, right = (all_[torch.randint(len(all_), (pairs,), generator=generator)] for all_ in places)
-    sureness = _sureness(logit)
+    sureness = _sureness(logit.flatten())
     order = sureness[counted.flatten()].sort().values
     surer = 1 - torch.searchsorted(order, sureness[wrong]) / len(order)
     weights = torch.stack([1 / surer.clamp_min(LEAST_COVERAGE), 1 / (1 - surer + LEAST_DOUBTED)])
@@ -131,7 +131,7 @@ def calibration_error(logit: Tensor, target: Tensor, valid: Tensor, bins: int = 
 
 
 def _sureness(logit: Tensor) -> Tensor:
-    return torch.log(logit.abs() + 0.05).flatten()
+    return torch.log(logit.abs() + 0.05)
 
 
 def likelihood(logit: Tensor, target: Tensor, valid: Tensor) -> Tensor:
