@@ -63,9 +63,13 @@ def test_the_gain_scales_the_logits_of_a_mask_and_is_taken_off_its_prompt(featur
     torch.testing.assert_close(kept.prompt, plain[:, :1], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["exact", "paper"])
-def test_closed_form_moments_match_200000_samples_within_a_hundredth(features, kind):
+@pytest.mark.parametrize(("kind", "log_deviation"), [("exact", 0.0), ("exact", -4.0), ("exact", 5.0), ("paper", 0.0)])
+def test_closed_form_moments_match_200000_samples_within_a_hundredth(features, kind, log_deviation):
+    """Of every pixel; also where no concentration gives the variance, which is then too small for it in all pixels, or too large."""
+    torch.manual_seed(1)
     head = trained_like(make_head(kind, C, D)).double()
+    if isinstance(head, ExactHead):
+        head.influence.bias.data[2] += log_deviation / head.PACE
     if isinstance(head, PaperHead):  # narrower, or the sampled mean of a single pixel is wrong by more than that
         torch.nn.init.constant_(head.pixel_concentration.bias, 3.0)
         torch.nn.init.constant_(head.weight_concentration.bias, 3.0)
@@ -81,20 +85,24 @@ def test_closed_form_moments_match_200000_samples_within_a_hundredth(features, k
     offset, variance = total / samples, square / samples
     spread = expected.variance.sqrt()
     assert (offset.abs() < 5 * spread / math.sqrt(samples)).all()
-    assert offset.abs().mean() < 0.01 * expected.mean.abs().mean()
-    assert (variance / expected.variance - 1).abs().mean() < 0.01
-    assert (variance / expected.variance - 1).abs().max() < 0.05  # one pixel's own sampling error
+    assert (offset.abs() < 0.01 * torch.maximum(expected.mean.abs(), spread)).all()
+    # a concentration of 0.3 has a tail of which 200,000 samples see too little for each pixel
+    worst, average = ((variance / expected.variance - 1).abs().max(), (variance / expected.variance - 1).abs().mean())
+    assert worst < (0.01 if log_deviation <= 0 else 0.25)
+    assert average < (0.01 if log_deviation <= 0 else 0.1)
 
 
 def test_exact_heads_samples_are_those_of_the_split_factors(features):
     """z = [x⁺, x⁻], w_fg = [h⁺, h⁻], w_bg = [h⁻, h⁺], all 2C of them drawn: the same moments as the head's shorter way."""
     head = trained_like(ExactHead(C, D)).double()
+    head.influence.bias.data[2] += 1 / head.PACE  # variances that concentrations within the range have
     features = one_object(features).select(torch.tensor([[[1]]]))
     features = replace(features, pixels=features.pixels[..., :4, :4])
     with torch.no_grad():
         expected = head(features)
         h, cv2_weight = head.weights(features)
         cv2_pixel = (expected.variance - _energy(features, h, cv2_weight)) / _energy(features, h, 1 + cv2_weight)
+        assert VARIATION_RANGE[0] < cv2_pixel.min() < cv2_pixel.max() < VARIATION_RANGE[1]
         x, h = features.pixels[0, 0], h[0, 0, 0]
         k_pixel, k_weight = concentration_of(cv2_pixel)[0, 0], concentration_of(cv2_weight)[0, 0, 0]
         g, n = torch.Generator().manual_seed(3), 20_000
@@ -159,6 +167,7 @@ def test_variance_is_finite_and_not_negative_whatever_the_features(features, kin
         variance = head(features.map(lambda value: value * factor)).variance  # noqa: B023  called at once
         assert torch.isfinite(variance).all()
         assert (variance >= 0).all()
+        assert torch.isfinite(head.sample(features.map(lambda value: value * factor), 2)).all()  # noqa: B023
 
 
 def test_variation_range_is_that_of_the_concentrations():

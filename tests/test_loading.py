@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from families import TINY, shaken
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_official import shapes_of
 
 import ruac
 from ruac import loading
@@ -21,7 +24,7 @@ from ruac.checksums import FILE
 from ruac.cli import main
 from ruac.features import Prompts
 from ruac.heads import PlainHead, make_head
-from ruac.loading import load
+from ruac.loading import load, read
 from ruac.model import RuacModel
 from ruac.predictor import Predictor
 
@@ -136,6 +139,29 @@ def test_a_head_for_other_weights_of_the_same_family_warns(tmp_path):
     save_head(trained(first), tmp_path / "head.safetensors")
     with pytest.warns(UserWarning, match="trained on other decoder weights"):
         load_head(second, tmp_path / "head.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_head_fits_its_decoder_in_every_precision(tmp_path, dtype):
+    sam = shaken(TINY["sam2"]())
+    save_head(trained(RuacModel.around(copy.deepcopy(sam).to(dtype))), tmp_path / "head.safetensors")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_head(RuacModel.around(sam), tmp_path / "head.safetensors")
+
+
+def test_a_head_that_is_not_trained_is_not_saved(tmp_path):
+    with pytest.raises(ValueError, match=r"head\.safetensors: not written: this model's head is not trained"):
+        save_head(RuacModel.around(shaken(TINY["sam2"]())), tmp_path / "head.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_with_nan_is_refused(tiny_model, tiny_model_folder, tmp_path):
+    broken = copy.deepcopy(tiny_model)
+    broken.head.roughness.data.fill_(math.nan)
+    save_head(broken, tmp_path / "head.safetensors")
+    with pytest.raises(ValueError, match=r"head\.safetensors: damaged \(NaN or infinity among its numbers\)"):
+        load(tiny_model_folder, head=tmp_path / "head.safetensors")
 
 
 def edited_head(file: Path, change: dict[str, torch.Tensor], metadata: dict[str, str | None]) -> None:
@@ -312,6 +338,15 @@ def test_the_list_of_what_is_wrong_with_original_weights_reaches_the_terminal(tm
     assert code == 2
     assert "surprise.weight" in error
     assert error.count("\n") == 1
+
+
+def test_original_weights_are_saved_as_a_model_of_ours(tmp_path):
+    torch.manual_seed(0)
+    original = {name: 0.1 * torch.randn(value.shape) for name, value in shapes_of("tiny").items()}
+    save_file(original, tmp_path / "sam2.safetensors")
+    model = read(tmp_path / "sam2.safetensors")
+    model.save_pretrained(tmp_path / "model")
+    assert same_tensors(read(tmp_path / "model"), model)
 
 
 def test_a_video_checkpoint_holds_the_image_model(tmp_path):

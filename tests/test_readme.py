@@ -38,6 +38,7 @@ def test_any_segment_anything_of_the_readme(tmp_path, monkeypatch):
     code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
     model = RuacModel.around(shaken(TINY["sam2"]()))
     model.sam.save_pretrained("facebook/sam2.1-hiera-small")
+    model.config.head_trained = True
     save_head(model, Path("mine.safetensors"))
     names: dict[str, object] = {}
     with pytest.warns(UserWarning, match="the uncertainty of 'facebook/sam2.1-hiera-small' is not trained"):

@@ -320,11 +320,11 @@ def test_heads_of_an_ensemble_share_the_decoders_features(
     lively = RuacModel.around(model.sam)
     assert isinstance(lively.head, ExactHead)
     torch.nn.init.normal_(lively.head.surroundings[-1].weight)
+    lively.config.head_trained = True
     save_head(lively, tmp_path / "head.safetensors")
     two = members(model, [tmp_path / "head.safetensors"])
     monkeypatch.setattr(RuacModel, "decode", lambda *_: pytest.fail("decoded again"))
     logits = ensemble(two)(picture)(question)
-    lively.config.head_trained = True
     low: MaskDistribution = lively(question.decoded.select(question.token[..., None]))
     theirs = low.resize(picture.frame, model.side).probability()
     assert torch.allclose(logits.sigmoid(), (question.plain.probability() + theirs)[0, :, 0] / 2, atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -17,7 +18,12 @@ FORMAT = "ruac-head-1"
 
 
 def save_head(model: RuacModel, file: Path) -> None:
-    """Write the model's head, its folder made if need be; what it fits is in the file's metadata."""
+    """Write the model's head, its folder made if need be; what it fits is in the file's metadata.
+
+    Raises ValueError for a head that is not trained: who loads it would believe it.
+    """
+    if not model.config.head_trained:
+        raise ValueError(f"{file}: not written: this model's head is not trained, so there is nothing to save")
     described = {**_fits(model), "format": FORMAT, "head": model.config.head, "decoder": decoder_sha256(model)}
     described["sha256"] = head_sha256(model.head)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +55,8 @@ def load_head(model: RuacModel, file: Path) -> None:
     try:
         head = make_head(described.get("head", "?"), model.family.channels, model.family.token_width)
         head.load_state_dict(tensors)
+        if not all(torch.isfinite(value).all() for value in tensors.values()):
+            raise ValueError("NaN or infinity among its numbers")
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{file}: damaged ({one_line(error)})") from None
     if described.get("sha256") != head_sha256(head):

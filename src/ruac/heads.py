@@ -1,7 +1,7 @@
 """Uncertainty heads: DecoderFeatures in, MaskDistribution out.
 
-Both Bayesian heads make a logit of two random factors, E[logit] = E[pixel] · E[weight], whose parts are Weibull variables. Their
-variance is exact and in closed form; `sample` draws the same factors instead, for whoever wants to see that it is.
+Both Bayesian heads make a logit of two random factors, E[logit] = E[pixel] · E[weight], whose parts are Weibull variables. The
+variance of their product is known in closed form; `sample` draws the factors instead, for whoever wants to see that it is right.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """Logits [samples, B, P, K, H, W], drawn in one batched operation: memory grows with samples * B * P * C * H * W."""
+        """Logits [samples, B, P, K, H, W], drawn in one batched operation: memory grows with samples * B * P * K * C * H * W."""
 
 
 class PlainHead(Head):
@@ -61,8 +61,11 @@ class ExactHead(Head):
 
     What is learnt is the logarithm of the logit's standard deviation: from the pixel's surroundings, seen in its features, and from
     its being surer than its neighbours, since the decoder's last transposed convolutions leave a checkerboard. The mask token says
-    how much either matters: much more for the ambiguous mask of one click than for one that many clicks have settled. The pixel's
-    concentration is the one that gives this variance, if any within CONCENTRATION_RANGE does, else the nearest.
+    how much either matters: much more for the ambiguous mask of one click than for one that many clicks have settled. The factors
+    follow from it, and only who samples has to know them: the pixel's concentration is the one that gives this variance, if any
+    within CONCENTRATION_RANGE does, else the nearest, and the draws' distance from their mean is scaled to make up for the rest.
+    So the answer of a click needs no second product for Σ x²h². What the weights alone contribute says how the samples of a mask
+    hang together, not how far they go.
     """
 
     CELL, HIDDEN = 4, 16  # side of a coarse cell in pixels of the grid, width of the layer that looks at the cells
@@ -82,11 +85,9 @@ class ExactHead(Head):
             nn.init.zeros_(bias)  # pyright: ignore[reportArgumentType]  they have one
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
-        gain, noise, *factors = self._influences(features)
-        weights = gain * features.weights
-        mean = _product(weights, features.pixels)
-        variance = self._wanted_variance(features, mean, *factors).clamp(*_bounds(features.pixels, weights, noise))
-        return MaskDistribution(mean, variance, gain[..., None])
+        gain, _, *influences = self._influences(features)
+        mean = _product(gain * features.weights, features.pixels)
+        return MaskDistribution(mean, self._variance(features, mean, *influences), gain[..., None])
 
     def weights(self, features: DecoderFeatures) -> tuple[Tensor, Tensor]:
         """Mean of the mask weights, signed, [B, P, K, C], and their squared variation, [B, P, K, 1]."""
@@ -94,35 +95,36 @@ class ExactHead(Head):
         return gain * features.weights, noise
 
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        pixels, variance = features.pixels, self(features).variance
+        """See `Head`. A pixel whose features are exactly zero cannot vary, whatever its variance."""
+        pixels, distribution = features.pixels, self(features)
         weights, cv2_weight = self.weights(features)
-        # the variance of the logit is linear in the squared variation of the pixel
+        # the variance of the product is linear in the squared variation of the pixel
         w2, x2 = weights.square(), pixels.square()
         of_weights, of_both = _product(w2 * cv2_weight, x2), _product(w2 * (1 + cv2_weight), x2)
-        cv2_pixel = ((variance - of_weights) / of_both.clamp_min(torch.finfo(x2.dtype).tiny)).clamp(*VARIATION_RANGE)
+        tiny = torch.finfo(x2.dtype).tiny
+        cv2_pixel = ((distribution.variance - of_weights) / of_both.clamp_min(tiny)).clamp(*VARIATION_RANGE)
         # of two parts with means x⁺ and x⁻ one is zero for sure: a draw for |x| is a draw for both
-        pixel = _draw(
-            pixels.abs().unsqueeze(3), concentration_of(cv2_pixel).unsqueeze(2), samples, generator
-        )  # (n, B, P, C, K, H, W)
-        k_weight = concentration_of(cv2_weight)
+        k_pixel, k_weight = concentration_of(cv2_pixel).unsqueeze(2), concentration_of(cv2_weight)
+        pixel = _draw(pixels.abs().unsqueeze(3), k_pixel, samples, generator)  # (n, B, P, C, K, H, W)
         logits = torch.zeros(())
         # the weights that meet x⁺ are other draws than those that meet x⁻
         for part, sign in (((pixels > 0), 1), ((pixels < 0), -1)):
             weight = weights.sign() * _draw(weights.abs(), k_weight, samples, generator)  # (n, B, P, K, C)
             logits = logits + sign * torch.einsum("nbpkc,nbpckhw->nbpkhw", weight, pixel * part.unsqueeze(3))
-        return logits
+        drawn = (of_weights + cv2_pixel * of_both).clamp_min(tiny)  # the variance of these, the wanted one within the range
+        return distribution.mean + distribution.variance.sqrt() * drawn.rsqrt() * (logits - distribution.mean)
 
     def _influences(self, features: DecoderFeatures) -> list[Tensor]:
-        """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights, and what `_wanted_variance` takes."""
+        """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights, and what `_variance` takes."""
         said = self.PACE * self.influence(features.tokens)
         gain, noise, base, surroundings, roughness = said.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).split(1, -1)
         lowest, highest = map(math.log, VARIATION_RANGE)
         return [gain.exp(), (self.START + noise).clamp(lowest, highest).exp(), base, surroundings.exp(), roughness.exp()]
 
-    def _wanted_variance(
+    def _variance(
         self, features: DecoderFeatures, mean: Tensor, base: Tensor, of_surroundings: Tensor, of_roughness: Tensor
     ) -> Tensor:
-        """What the variance of the logits should be, [B, P, K, H, W], whether or not the factors can have it."""
+        """Of the logits, [B, P, K, H, W]."""
         batch, grid = mean.shape[:2], mean.shape[-2:]
         # one pixel stands for its cell: reading all costs more than all the rest
         middle = slice(self.CELL // 2 - 1, None, self.CELL)
@@ -193,16 +195,6 @@ def make_head(name: str, channels: int, token_width: int) -> Head:
 def _product(weights: Tensor, pixels: Tensor) -> Tensor:
     """[..., K, C] · [..., C, H, W] -> [..., K, H, W]"""
     return (weights @ pixels.flatten(-2)).unflatten(-1, pixels.shape[-2:])
-
-
-def _bounds(pixels: Tensor, weights: Tensor, cv2_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and largest variance of the logits of form B, [B, P, K, H, W], for pixel concentrations within CONCENTRATION_RANGE.
-
-    Var = Σ x²h² ((1 + c_z)(1 + c_w) - 1), written c_z (1 + c_w) + c_w so that it is no difference of two nearly equal numbers.
-    """
-    x2h2 = _product(weights.square(), pixels.square())
-    lowest, highest = ((c + c * cv2_weight + cv2_weight)[..., None] for c in VARIATION_RANGE)
-    return x2h2 * lowest, x2h2 * highest
 
 
 def _draw(mean: Tensor, concentration: Tensor, samples: int, generator: torch.Generator | None) -> Tensor:

@@ -133,8 +133,11 @@ def weights_sha256(model: RuacModel) -> str:
 
 
 def decoder_sha256(model: RuacModel) -> str:
-    """Hash of the mask decoder alone, the part that a head's numbers depend on most directly."""
-    return _sha256(model.sam.mask_decoder.state_dict(), "")
+    """Hash of the mask decoder alone, the part that a head's numbers depend on most directly.
+
+    Of the signs of its weights: they are the same in every precision, and training turns some of them.
+    """
+    return _sha256({name: torch.signbit(value) for name, value in model.sam.mask_decoder.state_dict().items()}, "")
 
 
 def head_sha256(head: torch.nn.Module) -> str:

@@ -23,6 +23,7 @@ from transformers import Sam2Config, Sam2Model
 
 TRUNK, HEAD = "image_encoder.trunk.", "sam_mask_decoder.pixel_bndl."
 POSITION = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+SECOND_POSITION = "prompt_encoder.shared_embedding.positional_embedding"  # transformers' copy of the same matrix
 POINTS = 4
 LISTED = 10  # names in a message before it only counts
 
@@ -100,7 +101,7 @@ HEAD_LAYERS = {
 class Converted:
     """sam: all that `Sam2Model(config).load_state_dict` wants; head: the paper's head, None for a file of plain SAM 2.
 
-    The tensors are those of the file, not copies.
+    The tensors are those of the file, except that none is there twice.
     """
 
     config: Sam2Config
@@ -141,6 +142,7 @@ def convert(tensors: Mapping[str, Tensor]) -> Converted:
     for name in wanted:
         values = [tensors[source] for source in _sources(name)]
         sam[name] = values[0] if len(values) == 1 else torch.cat(values)
+    sam[SECOND_POSITION] = sam[SECOND_POSITION].clone()  # of one matrix, and one tensor cannot be saved under two names
     return Converted(config, sam, _head(head) if head else None)
 
 
