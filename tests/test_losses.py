@@ -260,7 +260,7 @@ def test_divergence_of_the_papers_head_is_that_of_both_factors(decoded):
 
 def test_divergence_of_the_exact_head_is_that_of_its_four_split_weights(decoded):
     head = ExactHead(8, 16)
-    concentration = torch.full((B, P, K, 8), concentration_of(torch.tensor(head.START).exp()).item())
+    concentration = torch.full((B, P, K, 8), concentration_of(torch.tensor(head.LOGARITHMS[1]).exp()).item())
     positive, negative = decoded.weights.clamp_min(0), (-decoded.weights).clamp_min(0)
     expected = 2 * (of_distributions(positive, concentration) + of_distributions(negative, concentration))
     torch.testing.assert_close(divergence(head, decoded), expected)

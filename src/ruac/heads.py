@@ -69,7 +69,9 @@ class ExactHead(Head):
     """
 
     CELL, HIDDEN = 4, 16  # side of a coarse cell in pixels of the grid, width of the layer that looks at the cells
-    START = math.log(0.0066)  # of the squared variation of the weights: a concentration of 15
+    # of the influences at the start: the weights' concentration is 15; deviations are small, and hardly any comes from the
+    # surroundings, because a little of both helps in nearly every domain and much of it harms in some
+    LOGARITHMS = (0.0, math.log(0.0066), -1.0, -1.5, 0.0)
     PACE = 0.3  # of what the token says, which has hundreds of inputs where the rest has few
 
     def __init__(self, channels: int, token_width: int):
@@ -78,11 +80,11 @@ class ExactHead(Head):
         self.surroundings = nn.Sequential(nn.Linear(channels, self.HIDDEN), nn.GELU(), last)
         self.roughness = nn.Parameter(torch.tensor(0.5))
         # on the gain, the noise of the weights, all deviations, those by the surroundings, those by the roughness
-        self.influence = nn.Linear(token_width, 5)
+        self.influence = nn.Linear(token_width, len(self.LOGARITHMS))
         for layer in (self.influence, last):
             nn.init.zeros_(layer.weight)
-        for bias in (last.bias, self.influence.bias):
-            nn.init.zeros_(bias)  # pyright: ignore[reportArgumentType]  they have one
+            nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]  it has one
+        self.influence.bias.data += torch.tensor(self.LOGARITHMS) / self.PACE
 
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         gain, _, *influences = self._influences(features)
@@ -119,7 +121,7 @@ class ExactHead(Head):
         said = self.PACE * self.influence(features.tokens)
         gain, noise, base, surroundings, roughness = said.clamp(-LARGEST_EXPONENT, LARGEST_EXPONENT).split(1, -1)
         lowest, highest = map(math.log, VARIATION_RANGE)
-        return [gain.exp(), (self.START + noise).clamp(lowest, highest).exp(), base, surroundings.exp(), roughness.exp()]
+        return [gain.exp(), noise.clamp(lowest, highest).exp(), base, surroundings.exp(), roughness.exp()]
 
     def _variance(
         self, features: DecoderFeatures, mean: Tensor, base: Tensor, of_surroundings: Tensor, of_roughness: Tensor
@@ -133,7 +135,7 @@ class ExactHead(Head):
         of_roughness = self.roughness * of_roughness
         size = mean.abs() + SMALL_LOGIT
         near = F.avg_pool2d(size.flatten(0, 1), self.CELL).unflatten(0, batch)  # (B, P, K, H / 4, W / 4)
-        # the logarithm of the variance, zero at the start; what is smooth is done on the coarse grid
+        # the logarithm of the variance; what is smooth is done on the coarse grid
         coarse = torch.addcmul(base, of_surroundings, around) - of_roughness * near.log()
         coarse = F.interpolate(coarse.flatten(0, 1), size=grid, mode="bilinear").unflatten(0, batch)
         return torch.exp(torch.addcmul(coarse, of_roughness, size.log()).clamp_max(2 * LARGEST_EXPONENT))
