@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ruac.distribution import monte_carlo
 from ruac.features import DecoderFeatures
 from ruac.heads import CONCENTRATION_RANGE, HEADS, VARIATION_RANGE, ExactHead, Head, PaperHead, PlainHead, make_head
 from ruac.weibull import concentration_of, sample_with_mean, squared_variation
@@ -126,6 +127,22 @@ def test_exact_heads_samples_are_those_of_the_split_factors(features):
 
 def _energy(features, h, cv2):
     return torch.einsum("bpkc,bpchw->bpkhw", h.square() * cv2, features.pixels.square())
+
+
+def test_mutual_information_of_the_factors_samples_is_the_closed_form_where_deviations_are_small(features):
+    """And less where they are large: the product of the factors has longer tails than the normal distribution taken for it."""
+    head = ExactHead(C, D)
+    features = features.select(torch.zeros(B, P, 1, dtype=torch.long))
+    found = []
+    for log_deviation in (0.0, 2.0):
+        head.influence.bias.data[2] += log_deviation / head.PACE
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            sampled = monte_carlo(lambda n, g=generator: head.sample(features, n, g), 4000, 100).mutual_information
+            found.append((sampled.mean().item(), head(features).epistemic().mean().item()))
+    (small, closed_small), (large, closed_large) = found
+    assert small == pytest.approx(closed_small, rel=0.05)
+    assert 0.4 < large / closed_large < 0.9
 
 
 def test_paper_heads_moments_are_the_general_identity(features):

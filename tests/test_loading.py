@@ -422,5 +422,32 @@ def test_half_precision_is_the_sams_not_the_heads(folder, dtype):
     assert agree > 0.9
 
 
+@pytest.mark.parametrize(
+    "halved",
+    [
+        lambda folder: RuacModel.from_pretrained(str(folder), dtype=torch.bfloat16),
+        lambda folder: load(folder).half(),
+        lambda folder: load(folder).bfloat16(),
+    ],
+)
+def test_the_head_stays_in_full_precision_however_the_model_is_halved(folder, halved):
+    model = halved(folder).eval()
+    assert model.sam.dtype in (torch.float16, torch.bfloat16)
+    assert same_tensors(model.head, load(folder).head)
+    found = answer(model)[0]
+    assert found.mean.dtype == found.variance.dtype == torch.float32
+
+
+def test_the_head_stays_in_full_precision_under_autocast(folder):
+    model = load(folder)
+    with torch.inference_mode():
+        features = model.decode(model.encode(torch.full((1, 3, model.side, model.side), 100.0), ()), CLICK)
+        expected = model(features)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = model(features)
+    assert torch.equal(found.mean, expected.mean)
+    assert torch.equal(found.variance, expected.variance)
+
+
 def test_load_is_in_the_package(tiny_model_folder):
     assert isinstance(ruac.load(tiny_model_folder), RuacModel)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,16 @@ SMALL_LOGIT = 0.3  # logits of this size are as good as zero when neighbours are
 
 
 class Head(nn.Module, ABC):
-    """What every head can do."""
+    """What every head can do. Its numbers stay in full precision when a model is made half as precise."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What `to`, `half` and `cuda` go through."""
+
+        def changed(value: Tensor) -> Tensor:
+            new = fn(value)
+            return value.to(new.device) if torch.finfo(new.dtype).bits < torch.finfo(torch.float32).bits else new
+
+        return super()._apply(changed, recurse)
 
     @abstractmethod
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
@@ -97,7 +107,7 @@ class ExactHead(Head):
         return gain * features.weights, noise
 
     def sample(self, features: DecoderFeatures, samples: int, generator: torch.Generator | None = None) -> Tensor:
-        """See `Head`. A pixel whose features are exactly zero cannot vary, whatever its variance."""
+        """See `Head`. A pixel whose features are zero, or too small to be squared, cannot vary, whatever its variance."""
         pixels, distribution = features.pixels, self(features)
         weights, cv2_weight = self.weights(features)
         # the variance of the product is linear in the squared variation of the pixel

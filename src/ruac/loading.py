@@ -144,7 +144,7 @@ def _from_official(file: Path) -> RuacModel:
     converted = official.convert(tensors)
     with torch.device("meta"):
         sam = Sam2Model(converted.config)
-    sam.load_state_dict(converted.sam, assign=True)
+    sam.load_state_dict({name: value.float() for name, value in converted.sam.items()}, assign=True)
     model = RuacModel.around(sam, head="exact" if converted.head is None else "paper")
     if converted.head is not None:
         model.head.load_state_dict(converted.head)

@@ -40,6 +40,7 @@ class RuacModel(PreTrainedModel):
 
     config_class = RuacConfig
     config: RuacConfig
+    _keep_in_fp32_modules_strict = [r"^head\."]  # noqa: RUF012  a pattern, because decoders have heads of their own
 
     def __init__(self, config: RuacConfig):
         super().__init__(config)
@@ -95,7 +96,8 @@ class RuacModel(PreTrainedModel):
     def forward(self, features: DecoderFeatures) -> MaskDistribution:
         """Logit mean and variance [B, P, K, H, W] at low resolution, in full precision whatever the model's."""
         features = features.map(lambda value: value.to(torch.promote_types(value.dtype, torch.float32)))
-        return self.head(features) if self.config.head_trained else PlainHead()(features)
+        with torch.autocast(features.pixels.device.type, enabled=False):
+            return self.head(features) if self.config.head_trained else PlainHead()(features)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers does, and a SHA256SUMS beside the weights."""

@@ -51,7 +51,8 @@ def kl_to_gamma(mean: Tensor, concentration: Tensor, shape: Tensor | float, rate
     """KL(Weibull(λ, κ) ‖ Gamma(shape α, rate β)) in nats, with the scale λ = mean / Γ(1 + 1/κ), at least SCALE_FLOOR.
 
     mean >= 0, concentration > 0, shape and rate broadcast; in the dtype of the mean. Differentiable in all of them: where λ is
-    floored, as for the half of the split parts that are zero, the gradient in the mean is zero and elsewhere α / SCALE_FLOOR at most.
+    floored, as for the half of the split parts that are zero, the gradient in the mean is zero, and elsewhere at most
+    max(β, 1.13 α / SCALE_FLOOR).
     """
     wide = _wide(concentration)
     scale = (_wide(mean) * torch.exp(-_log_mean_factor(wide))).clamp_min(SCALE_FLOOR)

@@ -82,7 +82,7 @@ def jittered_prompts(
 
 
 def monte_carlo(samples: int = SAMPLES) -> Method:
-    """The mean probability of draws from the model's own head, what `head` has in closed form.
+    """The mean probability of draws from the model's own head: what `head` has in closed form, taking the logits for normal.
 
     They are drawn on the decoder's grid, independently from pixel to pixel as far as the head has it so, and enlarged as logits:
     between the pixels of the grid neighbouring draws are averaged, so that some of the doubt is lost there.

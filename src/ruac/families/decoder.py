@@ -21,7 +21,7 @@ def embed_points(encoder: Any, kinds: Tensor, prompts: Prompts) -> Tensor:
     """
     points, labels = prompts.points.flatten(0, 1), prompts.labels.flatten(0, 1)
     side = encoder.input_image_size
-    # coordinates are encoded in full precision, at pixel centres; four dimensions is what the encoding expects
+    # at pixel centres; four dimensions is what the encoding expects, which rounds coordinates to its own precision
     places = encoder.shared_embedding((points + 0.5).float().unsqueeze(0), (side, side))[0]
     nothing = encoder.not_a_point_embed.weight
     tokens = torch.where((labels >= BACKGROUND)[..., None], places + kinds[labels.clamp_min(0)], nothing)
