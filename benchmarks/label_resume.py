@@ -1,4 +1,4 @@
-"""Is a `ruac label` that was killed the same, to the byte, as one that was not? 2,000 small images and a tiny random model.
+"""Is a `ruac label` that was killed the same, to the byte, as one that was not? 2,000 small images, a calibrated tiny random model.
 
     python benchmarks/label_resume.py            # minutes
     python benchmarks/label_resume.py --quick    # 150 images, under 50 s
@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ruac.calibrate.command import calibrate
 from ruac.families.nano import NanoConfig
 from ruac.machine import describe_machine
 from ruac.model import RuacConfig, RuacModel
 
-IMAGES, QUICK = 2000, 150
+IMAGES, QUICK, CALIBRATED = 2000, 150, 10
 KILLS = (0.1, 0.35, 0.7)  # shares of the images after which the run is killed
 SIZE = (48, 80)
 POLL = 0.02  # seconds
@@ -62,7 +63,7 @@ def main() -> int:
 
 
 def _prepare(folder: Path, images: int) -> None:
-    """Pictures of noise, a click for each, and a model of 64 px with random weights."""
+    """Pictures of noise, a click for each, and a model of 64 px with random weights and a calibration on a few of the pictures."""
     rng = np.random.default_rng(0)
     (folder / "in").mkdir()
     names = [f"{i:05}.png" for i in range(images)]
@@ -71,6 +72,14 @@ def _prepare(folder: Path, images: int) -> None:
     (folder / "points.json").write_text(json.dumps({name: [{"points": [[30, 20]], "label": "thing"}] for name in names}))
     torch.manual_seed(0)
     RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).save_pretrained(folder / "model")
+    labelled = folder / "labelled"
+    (labelled / "masks").mkdir(parents=True)
+    (labelled / "images").symlink_to(folder / "in")
+    ids = np.zeros(SIZE, np.uint8)
+    ids[10:30, 20:50] = 1
+    for name in names:
+        Image.fromarray(ids).save(labelled / "masks" / name)
+    calibrate([labelled], model=str(folder / "model"), alpha=[0.3], max_images=CALIBRATED)
 
 
 def _words(folder: Path, out: str) -> list[str]:

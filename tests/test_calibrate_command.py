@@ -22,6 +22,7 @@ from ruac.calibrate.file import FILE, Calibration
 from ruac.calibrate.measure import Measured
 from ruac.calibrate.policy import BOX_JITTER, Policy
 from ruac.calibrate.risk import Losses, count
+from ruac.calibrate.shift import Traits
 from ruac.cli import main
 from ruac.data.folder import FolderSet
 from ruac.errors import WorkError
@@ -240,6 +241,20 @@ def test_other_pictures_are_warned_of_once(own_folder: Path, tmp_path: Path, cap
     assert line.startswith("ruac: warning: these pictures differ from those of the calibration in how they look")
     assert "level 0.01): " in line
     assert line.endswith("the guarantee may not hold for them; calibrate on labelled pictures of this kind")
+
+
+def test_the_doubt_is_compared_where_the_prompts_are_of_the_same_kind_alone(
+    data: Path, calibrated: Path, calibration: Calibration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[list[Traits]] = []
+    monkeypatch.setattr("ruac.calibrate.shift.compare", lambda _, new: compared.append(list(new)))
+    photos = [data / "images" / f"{i}.png" for i in range(2)]
+    for words in ({"point": ["15,12"]}, {"box": ["4,4,26,21"]}, {"point": ["15,12", "40,30"]}):
+        predict(photos, **words, out=tmp_path / "out", model=str(calibrated))
+    (clicked, boxed, twice) = compared
+    assert all(len(traits.doubt) == len(calibration.traits[0].doubt) for traits in clicked)
+    assert [traits.doubt for traits in (*boxed, *twice)] == [()] * 4
+    assert [traits.look for traits in boxed] == [traits.look for traits in clicked]
 
 
 def test_predict_without_a_calibration_is_what_it_was(data: Path, own_folder: Path, tmp_path: Path) -> None:

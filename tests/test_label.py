@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from io import BytesIO
 from pathlib import Path
 
@@ -16,7 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from squares import write_set
 
+from ruac.calibrate.bounds import Bounds
+from ruac.calibrate.command import calibrate
 from ruac.calibrate.shift import Traits
 from ruac.cli import main
 from ruac.data.labels import encode
@@ -28,6 +30,7 @@ from ruac.label.part import Label, Part
 from ruac.label.review import reason
 from ruac.label.thumbnail import draw, view_of
 from ruac.model import RuacModel
+from ruac.overlay import INNER, OUTER
 from ruac.predictor import Predictor
 from ruac.regions import band_around
 
@@ -271,33 +274,45 @@ def test_bad_images_are_listed_at_the_end_and_the_others_are_done(tmp_path: Path
     assert len(json.loads((out / "labels.json").read_text())["images"]) == 2
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tiny_model_folder: Path) -> None:
-    names = photos(tmp_path / "in", 200)
+# `ruac`, but kill -9 comes when so many parts are there and the next is written, but does not have its name yet
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ruac.cli import main
+replace = Path.replace
+def replace_or_die(self, target):
+    if target.parent.name == "parts" and len(list(target.parent.glob("*.json"))) == int(sys.argv[1]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+Path.replace = replace_or_die
+main(sys.argv[2:])
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(tmp_path: Path, tiny_model: RuacModel) -> None:
+    """With a calibration, of which parts have to hold all that it gives."""
+    model, data = tmp_path / "model", write_set(tmp_path / "set", 9)
+    tiny_model.save_pretrained(model)
+    calibrate([data], model=str(model), alpha=[0.3])
+    names = photos(tmp_path / "in", 30)
     prompts = tmp_path / "points.json"
     prompts.write_text(json.dumps({name: [{"points": [[30, 20]]}] for name in names}))
 
     def words(out: str) -> list[str]:
-        options = ["label", tmp_path / "in", "--prompts", prompts, "--model", tiny_model_folder, "--out", tmp_path / out]
-        return [sys.executable, "-m", "ruac", *map(str, options)]
+        return [str(word) for word in ("label", tmp_path / "in", "--prompts", prompts, "--model", model, "--out", tmp_path / out)]
 
-    process = subprocess.Popen(words("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    dead = subprocess.run([sys.executable, "-c", KILLED, "11", *words("killed")], capture_output=True)
+    assert dead.returncode == -signal.SIGKILL
     parts = tmp_path / "killed" / "parts"
-    deadline = time.monotonic() + 300
-    while len(list(parts.glob("*.json"))) < 40:
-        assert process.poll() is None, "it ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    done = len(list(parts.glob("*.json")))
-    assert 40 <= done < 200
+    assert len(list(parts.glob("*.json"))) == 11
+    assert len(list(parts.glob(".*.tmp"))) == 1
     assert not (tmp_path / "killed" / "labels.json").exists()
-    (parts / ".half.json.1.tmp").write_text("{")
     for out in ("killed", "whole"):
-        subprocess.run(words(out), check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "ruac", *words(out)], check=True, capture_output=True)
     killed, whole = files_of(tmp_path / "killed"), files_of(tmp_path / "whole")
-    assert len(whole) == 200 + 200 + 4
+    assert len(whole) == 30 + 30 + 4
     assert killed == whole
+    assert all(entry["around"] for part in parts.glob("*.json") for entry in json.loads(part.read_text())["labels"])
 
 
 def test_a_damaged_part_is_named_with_what_to_do(
@@ -338,6 +353,22 @@ def test_what_was_found_in_a_window_lies_where_it_belongs_in_the_picture(tiny_mo
     assert mask.sum() == answer.masks[0].sum() == label.area > 0
     click = Predictor.next_click(answer)
     assert label.next_click[:2] == (click.x + 16, click.y + 8)
+
+
+def test_the_masks_around_lie_where_they_belong_in_the_picture_too(tiny_model: RuacModel) -> None:
+    image = np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    window = Window(8, 16, 32, 48, (HEIGHT, WIDTH))
+    predictor = Predictor(tiny_model)
+    predictor.set_image(window.cut(image))
+    answer = predictor.predict([[20, 16]])
+    inner, outer = np.zeros((2, 32, 48), bool)
+    inner[10:14, 20:30], outer[2:30, 4:44] = True, True
+    around = measure(window.cut(image), answer, window, 1, Bounds(inner, outer, {"holds": True}, "", "")).around
+    assert around is not None
+    assert around.guaranteed
+    for counts, mask in ((around.inner, inner), (around.outer, outer)):
+        found = coco_mask.decode({"size": [HEIGHT, WIDTH], "counts": counts}).astype(bool)
+        np.testing.assert_array_equal(found, window.place(mask))
 
 
 @given(st.lists(st.floats(0, 1), max_size=30), st.integers(0, 100))
@@ -405,3 +436,28 @@ def test_a_thumbnail_is_a_small_picture_of_both() -> None:
     right = pixels[:, half + 6 :]
     y, x = right.shape[0] // 2, right.shape[1] // 2
     assert right[y, x, 0] - right[y, x, 2] > 60
+
+
+def test_a_thumbnail_has_the_masks_around_on_the_photograph_as_thin_lines_the_outer_one_dashed() -> None:
+    """Edges a tenth of the height apart, so that they are twenty pixels apart."""
+    rows = np.arange(200)[:, None].repeat(200, 1)
+    inner, mask, outer = (abs(rows - 99.5) < reach for reach in (20, 40, 60))
+    photo, sure = np.full((200, 200, 3), 90, np.uint8), np.zeros((200, 200), np.float32)
+    bounds = Bounds(inner, outer, {"holds": True}, "", "")
+    with_lines, without = (Image.open(BytesIO(draw(photo, mask, sure, (100, 100), found))) for found in (bounds, None))
+    assert with_lines.size == without.size == (216 + 6 + 216, 216)
+    added = np.asarray(with_lines.convert("RGB")).astype(int) - np.asarray(without.convert("RGB"))
+
+    def line(edge: int) -> np.ndarray:
+        """[columns, 3], the brightest of what is added to the left half near a row of the picture."""
+        near = added[round(edge * 216 / 200) - 2 :][:5, 10:206]
+        return near[near.sum(-1).argmax(0), np.arange(near.shape[1])]
+
+    # the file is small, and colours so thin are pale
+    unbroken, dashed = line(80), line(40)
+    assert (unbroken[:, 1] > 50).all()
+    assert unbroken.mean(0).argmax() == np.argmax(INNER)
+    assert 0.3 < (dashed[:, 1] > 40).mean() < 0.7
+    assert dashed.mean(0).argmax() == np.argmax(OUTER)
+    assert abs(line(60)).max() < 40
+    assert abs(added[:, 222:]).max() < 40

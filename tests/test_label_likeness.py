@@ -1,5 +1,6 @@
-"""`ruac label` with a calibration: it says when pictures are of another kind."""
+"""`ruac label` with a calibration: two more masks that come with a guarantee, and a warning when pictures are of another kind."""
 
+import html
 import json
 import subprocess
 import sys
@@ -15,12 +16,14 @@ from ruac.calibrate.file import FILE, Calibration
 from ruac.calibrate.policy import Policy
 from ruac.cli import WRONG_USE, main
 from ruac.data.folder import FolderSet
+from ruac.data.labels import decode
 from ruac.evaluate.protocol import read
 from ruac.label.images import ImageFile
 from ruac.label.likeness import drawn
 from ruac.label.part import Folder
 from ruac.label.prompts import Task, Wanted
 from ruac.model import RuacModel
+from ruac.predict import predict
 
 HEIGHT, WIDTH, SIDE, IMAGES = 40, 56, 21, 8
 
@@ -108,6 +111,12 @@ def test_pictures_of_the_same_kind_do_not_warn_and_others_do_through_the_real_co
     assert (same["differ_in"], other["differ_in"][0]) == ([], "look")
     assert set(same["p"]) == {"look", "doubt"}
     assert (other["pictures"], other["level"]) == (IMAGES, 0.01)
+    # the page says it, too, and first
+    pages = {name: (tmp_path / name / "review.html").read_text() for name in said}
+    banner = f"<strong>Warning:</strong> {line.removeprefix('ruac: warning: ')}.</p>"
+    assert banner in pages["other"]
+    assert pages["other"].index(banner) < pages["other"].index("<h1>")
+    assert "<strong>Warning" not in pages["same"]
 
 
 def test_a_run_that_goes_on_compares_all_pictures_and_does_so_again(
@@ -134,16 +143,65 @@ def test_a_run_that_goes_on_compares_all_pictures_and_does_so_again(
         assert noted(out)["pictures"] == IMAGES
 
 
-def test_a_calibration_may_come_when_all_is_done(
-    data: Path, model: Path, tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_every_annotation_has_the_masks_that_predict_writes(model: Path, tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", 1)
+    asked(data, Policy())
+    path, out = data / "prompts.json", tmp_path / "out"
+    told = json.loads(path.read_text())
+    told["1.png"].append({"box": [5, 5, 30, 30]})
+    path.write_text(json.dumps(told))
+    assert main(words(data, model, out)) == 0
+    content = json.loads((out / "labels.json").read_text())
+    first = content["annotations"][0]
+    x, y, _ = told["0.png"][0]["points"][0]
+    predict([data / "images" / "0.png"], point=[f"{x},{y}"], out=tmp_path / "alone", model=str(model))
+    for kind in ("inner", "outer"):
+        np.testing.assert_array_equal(decode(first[kind]), np.asarray(Image.open(tmp_path / "alone" / f"0.{kind}.png")) > 0)
+    for annotation in content["annotations"]:
+        inner, mask, outer = (decode(annotation[kind]) for kind in ("inner", "segmentation", "outer"))
+        assert not (inner & ~mask).any()
+        assert not (mask & ~outer).any()
+    # the box alone is not what the calibration is for
+    assert [a["guaranteed"] for a in content["annotations"]] == [True, True, False, *[True] * (IMAGES - 2)]
+    guarantee = content["info"]["guarantee"]
+    promise = json.loads((tmp_path / "alone" / "0.json").read_text())["guarantee"]
+    assert (guarantee["guaranteed"], guarantee["alpha"]) == (IMAGES, 0.5)
+    assert guarantee["words"] == promise["words"]
+    assert guarantee["data"] == Calibration.read(model / FILE).fingerprint
+    said = f" outer mask. {promise['words']} There is no guarantee for 1 of these {IMAGES + 1} masks, prompted otherwise.</p>"
+    assert said in html.unescape((out / "review.html").read_text())
+
+
+def test_without_a_calibration_there_is_nothing_of_it(tiny_model_folder: Path, tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", 1)
+    asked(data, Policy())
+    assert main(words(data, tiny_model_folder, tmp_path / "out")) == 0
+    content = json.loads((tmp_path / "out" / "labels.json").read_text())
+    assert not {"guarantee", "shift"} & content["info"].keys()
+    assert not any({"inner", "outer", "guaranteed"} & annotation.keys() for annotation in content["annotations"])
+    assert "outer mask" not in (tmp_path / "out" / "review.html").read_text()
+
+
+def test_another_calibration_or_level_in_the_same_folder_is_refused_in_a_line(
+    data: Path, tiny_model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other, out = shifted(data, tmp_path / "set"), tmp_path / "out"
-    asked(other, Policy())
-    assert main(words(other, tiny_model_folder, out)) == 0
-    assert "shift" not in json.loads((out / "labels.json").read_text())["info"]
-    assert capsys.readouterr().err == ""
-    assert main([*words(other, tiny_model_folder, out), "--calibration", str(model / FILE)]) == 0
-    assert capsys.readouterr().err.count("ruac: warning: these pictures differ") == 1
+    asked(data, Policy())
+    for name, images in (("a.json", IMAGES), ("b.json", IMAGES - 1)):
+        calibrate([data], model=str(tiny_model_folder), alpha=[0.5, 0.4], out=tmp_path / name, max_images=images)
+    whole = words(data, tiny_model_folder, tmp_path / "out")
+    first = [*whole, "--calibration", str(tmp_path / "a.json")]
+    assert main(first) == 0
+    done = (tmp_path / "out" / "labels.json").read_bytes()
+    name = json.loads(done)["info"]["calibration"]
+    assert name.endswith(" at alpha 0.5")
+    capsys.readouterr()
+    for others in (whole, [*first, "--alpha", "0.4"], [*whole, "--calibration", str(tmp_path / "b.json")]):
+        assert main(others) == WRONG_USE
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"ruac: --out {tmp_path / 'out'}: made with calibration {name}, not ")
+        assert shown.endswith("; choose another folder\n")
+    assert main([*first, "--alpha", "0.5"]) == 0
+    assert (tmp_path / "out" / "labels.json").read_bytes() == done
 
 
 @pytest.mark.parametrize("kind", ["point", "box"])
@@ -165,22 +223,28 @@ def test_masks_that_were_asked_for_otherwise_are_compared_by_their_pictures_alon
     asked(data, Policy("box"))
     boxed = words(data, model, tmp_path / "boxed")
     assert main(boxed) == 0
-    found = [*boxed[:2], "--everything", "--grid", "2", *boxed[4:-1], str(tmp_path / "found")]
+    found = [*boxed[:2], "--everything", "--grid", "2", "--least", "0.0", *boxed[4:-1], str(tmp_path / "found")]
     assert main(found) == 0
     assert capsys.readouterr().err == ""
     for out in ("boxed", "found"):
         assert set(noted(tmp_path / out)["p"]) == {"look"}
         assert noted(tmp_path / out)["pictures"] == IMAGES
+        content = json.loads((tmp_path / out / "labels.json").read_text())
+        assert content["info"]["guarantee"]["guaranteed"] == 0
+        assert not any(annotation["guaranteed"] for annotation in content["annotations"])
+        total = len(content["annotations"])
+        said = f"There is no guarantee for {total} of these {total} masks, prompted otherwise."
+        assert said in (tmp_path / out / "review.html").read_text()
 
 
 def test_the_object_is_drawn_as_a_calibration_draws_it() -> None:
     def task(name: str, objects: int) -> Task:
         return Task(ImageFile(Path(name), name), (Wanted(1, ""),) * objects, None)
 
-    found = [drawn(task(f"{i}.png", 3)) for i in range(60)]
-    assert found == [Policy().draw(f"{i}.png", 3) for i in range(60)]
+    policy = Policy(seed=5)
+    found = [drawn(policy, task(f"{i}.png", 3)) for i in range(60)]
+    assert found == [policy.draw(f"{i}.png", 3) for i in range(60)]
     assert min(found.count(i) for i in range(3)) > 8
-    assert drawn(task("a.png", 0)) is None
 
 
 def test_a_calibration_of_another_model_is_refused_before_anything_is_done(

@@ -199,3 +199,17 @@ def test_the_table_has_every_mask_and_no_formula(items: list[Item]) -> None:
     assert [int(row["rank"]) for row in rows] == list(range(1, IMAGES + 1))
     assert rows[0]["image"] == f"'{HOSTILE}.jpg"
     assert [row["review"] for row in rows].count("yes") == 6
+
+
+def test_a_warning_and_a_guarantee_stand_on_the_page_as_text(browser: Browser, items: list[Item], tmp_path: Path) -> None:
+    chosen = plan([0.5] * IMAGES, Budget(20, percent=True))
+    path = tmp_path / "calibrated.html"
+    path.write_bytes(review_html(items, chosen, IMAGES, [HOSTILE, "dog"], "run", "A promise <b>.", f"Unlike {HOSTILE}"))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    expect(page.get_by_role("alert")).to_have_text(f"Warning: Unlike {HOSTILE}.")
+    expect(page.locator("header > *").first).to_have_id("warning")
+    expect(page.get_by_text("inner mask, ")).to_contain_text("outer mask. A promise <b>.")
+    assert page.locator(".line").count() == 2
+    assert page.title() == f"Review of {IMAGES} masks"
+    page.close()

@@ -1,4 +1,4 @@
-"""The annotator of benchmarks/next_click.py, who looks only where it is suggested to look."""
+"""The annotators of benchmarks/next_click.py: where they look, and what of it they correct."""
 
 import sys
 from collections.abc import Iterator
@@ -77,19 +77,54 @@ def test_ignored_pixels_are_never_wrong(annotator: ModuleType, truth: np.ndarray
     assert (click.x, click.y, click.label) == (32, 32, 1)
 
 
-def test_who_searches_the_region_corrects_the_largest_error_in_it(annotator: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def doubtful() -> Prediction:
+    """An empty mask, sure but for a wide region in its upper half, most of all at a pixel in a corner of that."""
     logits = torch.full((1, SIDE, SIDE), -9.0)
-    logits[0, 2:22, 2:38] = -0.2  # doubtful, called background
+    logits[0, 2:22, 2:38] = -0.2
+    logits[0, 20, 36] = -0.1
     zero = torch.zeros_like(logits)
-    prediction = Prediction(
-        MaskDistribution(logits, zero), Frame((SIDE, SIDE), (SIDE, SIDE)), SIDE, np.array([0.5], np.float32), 1.0
-    )
+    return Prediction(MaskDistribution(logits, zero), Frame((SIDE, SIDE), (SIDE, SIDE)), SIDE, np.array([0.5], np.float32), 1.0)
+
+
+def test_the_largest_error_in_the_suggested_region_is_corrected(annotator: ModuleType, doubtful: Prediction) -> None:
+    search = annotator.POLICIES["next_click"]
     missing = box(3, 3, 8, 8) | box(5, 25, 14, 34) | box(24, 2, 40, 38)  # the last, the largest, is where no doubt is
-    click = annotator.searching_region(prediction, target(annotator, missing))
+    click = search(doubtful, target(annotator, missing))
     assert (click.x, click.y, click.label) == (29, 9, 1)
-    right = annotator.searching_region(prediction, target(annotator, box(24, 2, 40, 38)))
-    assert right.label == 0
-    assert logits[0, right.y, right.x] == pytest.approx(-0.2)
+    assert click.seen == Predictor.next_click(doubtful).region.sum() > 600
+    right = search(doubtful, target(annotator, box(24, 2, 40, 38)))
+    suggested = Predictor.next_click(doubtful)
+    assert (right.x, right.y, right.label) == (suggested.x, suggested.y, 0)
+
+
+def test_the_disc_has_as_many_pixels_as_the_region_and_lies_around_the_highest_entropy(
+    annotator: ModuleType, doubtful: Prediction
+) -> None:
+    search, pixels = annotator.POLICIES["entropy_region"], int(Predictor.next_click(doubtful).region.sum())
+    near, far = box(24, 24, 30, 30), box(2, 2, 14, 14)  # beside the region, and in it far from the disc's centre
+    click = search(doubtful, target(annotator, near | far))
+    assert (click.x, click.y, click.label, click.seen) == (26, 26, 1, pixels)
+    right = search(doubtful, target(annotator, box(0, 0, 3, 3)))
+    assert (right.x, right.y, right.label, right.seen) == (36, 20, 0, pixels)
+
+
+def test_a_disc_is_what_lies_nearest_to_its_centre(annotator: ModuleType) -> None:
+    for x, y, pixels in ((20, 20, 1), (20, 20, 113), (0, 0, 300), (39, 5, SIDE * SIDE)):
+        disc = annotator.disc((SIDE, SIDE), x, y, pixels)
+        assert disc.sum() == pixels
+        rows, columns = np.indices((SIDE, SIDE))
+        distance = np.hypot(rows - y, columns - x)
+        assert distance[disc].max() <= distance[~disc].min(initial=np.inf)
+
+
+def test_a_disc_anywhere_is_around_all_pixels_alike(annotator: ModuleType, doubtful: Prediction) -> None:
+    nothing = target(annotator, np.zeros((SIDE, SIDE), np.bool_))
+    clicks = [annotator.POLICIES["random_region"](doubtful, nothing) for _ in range(300)]
+    assert {click.label for click in clicks} == {0}
+    for places in ([click.x for click in clicks], [click.y for click in clicks]):
+        assert abs(np.mean(places) - (SIDE - 1) / 2) < 3
+        assert (min(places), max(places)) == (0, SIDE - 1)
 
 
 def test_all_policies_begin_alike_and_none_goes_on_after_the_last_target(
@@ -104,11 +139,15 @@ def test_all_policies_begin_alike_and_none_goes_on_after_the_last_target(
         return predict_many(self, prompts, *rest)
 
     monkeypatch.setattr(Predictor, "predict_many", counted)
-    (table,) = annotator.efforts_of(Predictor(tiny_model), folder, folder.samples[0], objects=2, clicks=3)
+    effort = annotator.effort_of(Predictor(tiny_model), folder, folder.samples[0], objects=2, clicks=3)
+    table = effort.clicks
     assert table.shape == (len(annotator.POLICIES), 3, 2)
     # random weights never get there: two objects, once for the first click of all, then two more clicks a policy
     assert table[..., 0].tolist() == [[3.0] * 3] * len(annotator.POLICIES)
     assert table[..., 1].min() == 1
+    assert {name: looks.shape for name, looks in effort.seen.items()} == dict.fromkeys(annotator.POLICIES, (4, 2))
+    assert effort.seen["oracle"][:, 0].tolist() == [1] * 4
+    assert effort.seen["place"][:, 0].tolist() == pytest.approx([1 / (40 * 56)] * 4)
     assert sorted(asked) == [1] * 2 + [2] * 2 * len(annotator.POLICIES) + [3] * 2 * len(annotator.POLICIES)
 
 
@@ -120,7 +159,15 @@ def test_figures_are_means_over_sets_of_means_over_images(annotator: ModuleType)
     table[:, names.index("oracle"), 1, 0] = 5
     other = table.copy()
     other[:, names.index("next_click"), 1, 0] = 7
-    found = annotator.judge({"a": table, "b": other})
+
+    def efforts(table: np.ndarray, *seen: list[tuple[float, float]]) -> list[object]:
+        looks = [np.reshape(pairs, (-1, 2)) for pairs in seen]
+        return [annotator.Effort(*each) for each in zip(table, [dict.fromkeys(names, pairs) for pairs in looks], strict=True)]
+
+    found = annotator.judge({"a": efforts(table, [(0.1, 1.0), (0.3, 2.0)], [(0.5, 6.0)]), "b": efforts(other, [(0.5, 5.0)], [])})
+    assert found["figures"]["looked_at"]["next_click"] == {"of_picture": 0.4, "of_object": 4.0}
     assert found["figures"]["next_click"]["noc@85"][0] == 6
     assert found["figures"]["ratio@85"]["next_click"][0] == 1.2
     assert found["missed"] == ["ratio to the oracle 1.200 > 1.15"]
+    table[:, names.index("entropy_region"), 1, 0] = 4, 5
+    assert annotator.judge({"a": efforts(table, [], [])})["missed"] == ["no fewer clicks than entropy_region"]

@@ -83,8 +83,8 @@ def draw_overlay(
     inside = _enlarge(mask, size)
     picture = _blend(_resize(image, size), inside, _resize(uncertainty, size).clip(0, 1))
     if around is not None:
-        _draw_contours(picture, _enlarge(around.outer, size), OUTER, unit, dashed=True)
-        _draw_contours(picture, _enlarge(around.inner, size), INNER, unit, dashed=False)
+        draw_contours(picture, _enlarge(around.outer, size), OUTER, unit, dashed=True)
+        draw_contours(picture, _enlarge(around.inner, size), INNER, unit, dashed=False)
     _draw_outline(picture, inside, unit)
     texts = _draw_marks(picture, marks, (size[0] / width, size[1] / height), unit)
     legend, more = _legend(marks, caption, around, max(size[0], round(LEGEND_WIDTH * unit)), size[1], unit)
@@ -118,7 +118,8 @@ def _draw_outline(picture: Picture, inside: NDArray[np.bool_], unit: float) -> N
         cv2.drawContours(picture, contours, -1, colour, max(1, round(thickness * unit)), cv2.LINE_AA)
 
 
-def _draw_contours(picture: Picture, inside: NDArray[np.bool_], colour: Colour, unit: float, dashed: bool) -> None:
+def draw_contours(picture: Picture, inside: NDArray[np.bool_], colour: Colour, unit: float, dashed: bool) -> None:
+    """The outlines of a mask of the picture's size, as thin lines; unit: in pixels."""
     contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     for contour in contours:
         _draw_path(picture, np.concatenate([contour, contour[:1]]), colour, unit, dashed)

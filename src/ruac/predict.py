@@ -184,7 +184,6 @@ def _predict_one(
 ) -> _Done:
     """Raises ImageError, PromptError, OSError."""
     from ruac.calibrate.bounds import bounds, tempered
-    from ruac.calibrate.shift import Traits
     from ruac.data.image import read_image
     from ruac.output import save
     from ruac.predictor import Prompt
@@ -193,14 +192,14 @@ def _predict_one(
     predictor.set_image(image)
     prompts = [Prompt.of(told.points, told.box) for told in objects]
     predictions = predictor.predict_many(prompts)
-    traits = Traits.of(image, predictions[0]) if guarantee else None
+    traits = guarantee.traits_of(image, predictions[0], objects[0].points, objects[0].box) if guarantee else None
     overlays = []
     for number, (prompt, told) in enumerate(zip(prompts, objects, strict=True), start=1):
         full_name = name if len(prompts) == 1 else f"{name}.{number}"
         # taken off the list, so that the maps of one object at a time are held
         prediction, around = predictions.pop(0), None
         if guarantee:
-            around = bounds(prediction, guarantee, guarantee.calibration.policy.fits(told.points, told.box))
+            around = bounds(prediction, guarantee, guarantee.asked_alike(told.points, told.box))
             prediction = tempered(prediction, guarantee.calibration.temperature)
         overlays.append(save(out, full_name, image, prompt, prediction, origin, around)[".overlay.png"])
     return _Done(overlays, traits)
@@ -210,9 +209,9 @@ def _warn(guarantee: Guarantee, objects: Sequence[Told], traits: Sequence[Traits
     """Says on stderr what speaks against the guarantee."""
     from ruac.calibrate.shift import compare
 
-    policy = guarantee.calibration.policy
-    if not all(policy.fits(told.points, told.box) for told in objects):
-        print(f"ruac: warning: the guarantee is for {policy.words}; for other prompts there is none", file=sys.stderr)
+    if not all(guarantee.asked_alike(told.points, told.box) for told in objects):
+        words = guarantee.calibration.policy.words
+        print(f"ruac: warning: the guarantee is for {words}; for other prompts there is none", file=sys.stderr)
     shift = compare(guarantee.calibration.traits, traits)
     if shift and shift.aspects:
         print(

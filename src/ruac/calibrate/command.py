@@ -31,8 +31,8 @@ def calibrate(
     The outer mask misses at most a share alpha of an object; the wrong pixels of the inner mask are at most a share alpha of
     the object's size. Both hold on average over pictures like these that are prompted alike, not for every single one
     (conformal risk control). A temperature for the probabilities is fitted, too. 50 to 200 pictures are good to have. `ruac
-    predict` uses the file by itself when it lies in the model's folder, else with --calibration. It and `ruac label` warn when
-    their pictures are of another kind.
+    predict` and `ruac label` use the file by themselves when it lies in the model's folder, else with --calibration, and warn
+    when their pictures are of another kind.
 
     Example: ruac calibrate --data my_set --model runs/nano/model --alpha 0.05 0.1 --prompt box
 

@@ -20,7 +20,10 @@ MOST_8_BIT = 255  # objects
 
 def labels_json(parts: Sequence[Part], categories: Sequence[Category], review: Sequence[bool], info: Mapping[str, Any]) -> bytes:
     """COCO instances with, beside what COCO has, score (predicted IoU), expected_iou, mean_uncertainty, object_score, next_click and
-    review. Ids count from 1 in the order of the images. review: whether a person should see it, a mask each, in the same order."""
+    review; with a calibration also inner and outer, two masks, and whether they are guaranteed.
+
+    Ids count from 1 in the order of the images. review: whether a person should see it, a mask each, in the same order.
+    """
     images = [
         {
             "id": number,
@@ -92,11 +95,16 @@ def _labels(parts: Sequence[Part]) -> Iterator[tuple[int, Part, Label]]:
 
 def _annotation(number: int, image: int, part: Part, label: Label, review: bool) -> dict[str, Any]:
     x, y, kind = label.next_click
+    size = [part.height, part.width]
+    around: dict[str, Any] = {}
+    if label.around is not None:
+        inner, outer = ({"size": size, "counts": counts} for counts in (label.around.inner, label.around.outer))
+        around = {"inner": inner, "outer": outer, "guaranteed": label.around.guaranteed}
     return {
         "id": number,
         "image_id": image,
         "category_id": label.category,
-        "segmentation": {"size": [part.height, part.width], "counts": label.counts},
+        "segmentation": {"size": size, "counts": label.counts},
         "bbox": list(label.bbox),
         "area": label.area,
         "iscrowd": 0,
@@ -106,4 +114,5 @@ def _annotation(number: int, image: int, part: Part, label: Label, review: bool)
         "object_score": label.object_score,
         "next_click": {"x": x, "y": y, "label": kind},
         "review": review,
+        **around,
     }

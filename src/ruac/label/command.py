@@ -6,7 +6,8 @@ What needs torch is imported by the functions that use it, so that help and miss
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +18,19 @@ from ruac.label.prompts import Category, Task, match, read_prompts
 from ruac.writing import require_folder, write_whole
 
 if TYPE_CHECKING:
-    from ruac.calibrate.shift import Shift
+    from ruac.calibrate.bounds import Guarantee
     from ruac.everything import Search
     from ruac.label.part import Folder, Part
     from ruac.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a calibration has to say of all labels. info: for labels.json; guarantee, warning: in words, empty without one."""
+
+    info: Mapping[str, Any] = field(default_factory=dict)
+    guarantee: str = ""
+    warning: str = ""
 
 
 def label(
@@ -37,14 +47,15 @@ def label(
     head: Path | None = None,
     device: str = "cpu",
     calibration: Path | None = None,
+    alpha: float | None = None,
 ) -> None:
     """Label many images, and learn which of the masks to check.
 
     Writes <out>/labels.json (COCO: run lengths, boxes, predicted and expected IoU, mean uncertainty), <out>/masks/<name>.png (0
     background, 1, 2 ... the objects of the image), <out>/review.csv and <out>/review.html, which begin with the lowest expected
     IoU. The page works offline; what you accept and reject there can be exported. A run that was stopped goes on where it was.
-    With a calibration (see ruac calibrate), all pictures together are compared with its pictures, and a warning says where they
-    are of another kind.
+    With a calibration (see ruac calibrate), labels.json has two more masks of each object, inner and outer, that come with a
+    guarantee. All pictures together are compared with the calibration's, and a warning says where they are of another kind.
 
     Example: ruac label photos --prompts boxes.json --budget 10% --out labels
 
@@ -64,6 +75,7 @@ def label(
         device: cpu, cuda, mps ...
         calibration: A file that ruac calibrate wrote for that model; calibration.json in the model's folder if left out and
             there is one.
+        alpha: The level of the calibration that is used, if it has several; the first if left out.
 
     Raises:
         ValueError: For prompts that make no sense, a folder with results of other settings, and a calibration of another model.
@@ -81,51 +93,67 @@ def label(
         told = read_prompts(prompts)
         tasks = match(told, found.files)
 
-    from ruac.calibrate.file import find
+    from ruac.calibrate.bounds import Guarantee
     from ruac.everything import Search
-    from ruac.label.likeness import describe, shift_of
     from ruac.label.part import open_folder
     from ruac.label.run import EVERYTHING, Job, label_images, part_of
+    from ruac.model import weights_sha256
     from ruac.output import output_names
     from ruac.predictor import Predictor
 
     search = Search(grid, crops, least, parts=not no_parts) if everything else None
     categories = told.categories if told else (EVERYTHING,)
     predictor = Predictor(model, device, head)
-    settings = _settings(predictor, search)
-    calibrated = find(model, calibration, settings["model_sha256"])
+    sha256 = weights_sha256(predictor.model)
+    guarantee = Guarantee.of(model, sha256, calibration, alpha)
+    settings = _settings(predictor, sha256, search, guarantee)
     folder = open_folder(out, settings)
     jobs = [Job(name, task) for name, task in zip(output_names([t.image.path for t in tasks]), tasks, strict=True)]
-    failed = label_images(predictor, jobs, folder, search)
+    failed = label_images(predictor, jobs, folder, search, guarantee)
     # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
-    done = [(job.task, part.without_thumbnails()) for job in jobs if (part := part_of(job, folder))]
-    shift = shift_of(calibrated, done) if calibrated else None
-    info = {"model": model, **settings} | ({"shift": describe(calibrated, len(done), shift)} if calibrated else {})
-    chosen = _assemble(folder, [part for _, part in done], categories, limit, info)
+    parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
+    said = _calibrated(guarantee, parts) if guarantee else Calibrated()
+    chosen = _assemble(folder, parts, categories, limit, {"model": model, **settings}, said)
     _report(chosen, found, tasks, prompts, out)
-    _warn(shift)
+    if said.warning:
+        print(f"ruac: warning: {said.warning}", file=sys.stderr)
     if failed:
         heading = [f"{len(failed)} of {len(jobs)} images failed:"] if len(jobs) > 1 else []
         raise WorkError("\n".join([*heading, *failed]))
 
 
-def _settings(predictor: Predictor, search: Search | None) -> dict[str, Any]:
+def _settings(predictor: Predictor, sha256: str, search: Search | None, guarantee: Guarantee | None) -> dict[str, Any]:
     """All that the masks depend on, beside the images and what is wanted of each."""
     from dataclasses import asdict
     from importlib.metadata import version
 
-    from ruac.model import weights_sha256
-
     return {
         "ruac": version("ruac"),
-        "model_sha256": weights_sha256(predictor.model),
+        "model_sha256": sha256,
         "quality": predictor.model.config.quality,
         "everything": None if search is None else asdict(search),
+        "calibration": guarantee and guarantee.name,
     }
 
 
+def _calibrated(guarantee: Guarantee, parts: Sequence[Part]) -> Calibrated:
+    from ruac.label import likeness, promise
+
+    shift = likeness.shift_of(guarantee.calibration, parts)
+    info = {
+        "guarantee": promise.describe(guarantee, parts),
+        "shift": likeness.describe(guarantee.calibration, len(parts), shift),
+    }
+    return Calibrated(info, promise.words(guarantee, parts), likeness.warning(shift))
+
+
 def _assemble(
-    folder: Folder, parts: Sequence[Part], categories: Sequence[Category], limit: Budget, info: dict[str, Any]
+    folder: Folder,
+    parts: Sequence[Part],
+    categories: Sequence[Category],
+    limit: Budget,
+    info: dict[str, Any],
+    calibrated: Calibrated,
 ) -> Plan | None:
     """Everything that is made of the parts: masks that are missing, labels.json and the queue. None when no image is done."""
     from ruac.label.coco import index_png, labels_json
@@ -139,12 +167,13 @@ def _assemble(
     chosen = plan([label.expected_iou for part in parts for label in part.labels], limit)
     items = queue(parts, {category.id: category.name for category in categories}, chosen)
     review = [item.review for item in sorted(items, key=lambda item: item.annotation)]
-    info = {"description": "masks by ruac label", **info, "review": chosen.summary()}
+    info = {"description": "masks by ruac label", **info, **calibrated.info, "review": chosen.summary()}
     write_whole(folder.out / "labels.json", labels_json(parts, categories, review, info))
     write_whole(folder.out / "review.csv", review_csv(items))
     shown = with_thumbnails(items[:MOST_SHOWN], parts, folder)
     names = [category.name for category in categories]
-    write_whole(folder.out / "review.html", review_html(shown, chosen, len(parts), names, info["model_sha256"][:16]))
+    page = review_html(shown, chosen, len(parts), names, info["model_sha256"][:16], calibrated.guarantee, calibrated.warning)
+    write_whole(folder.out / "review.html", page)
     return chosen
 
 
@@ -156,13 +185,3 @@ def _report(chosen: Plan | None, found: Images, tasks: Sequence[Task], prompts: 
         return
     print(f"{len(chosen.order)} masks: {out / 'labels.json'} (file names from {found.root}) and {out / 'masks'}")
     print(f"{chosen.words()}\nlook at {out / 'review.html'}")
-
-
-def _warn(shift: Shift | None) -> None:
-    """Says on stderr when the pictures are not like those of the calibration."""
-    if shift and shift.aspects:
-        print(
-            f"ruac: warning: {shift.words}: its guarantee and the expected IoU may not hold for them; calibrate anew on labelled "
-            "pictures of this kind (ruac calibrate, ruac quality)",
-            file=sys.stderr,
-        )

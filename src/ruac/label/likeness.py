@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from ruac.calibrate.file import Calibration
 from ruac.calibrate.policy import Policy
-from ruac.calibrate.shift import LEVEL, Shift, Traits, compare
+from ruac.calibrate.shift import LEVEL, Shift, compare
 from ruac.label.part import Part
 from ruac.label.prompts import Task
 
 
-def drawn(task: Task) -> int | None:
-    """The object whose mask stands for its picture, drawn as a calibration draws it; None where none is asked for."""
-    return Policy().draw(task.image.name, len(task.wanted)) if task.wanted else None
+def drawn(policy: Policy, task: Task) -> int:
+    """The object whose mask stands for its picture, drawn as a calibration of that policy draws it."""
+    return policy.draw(task.image.name, len(task.wanted))
 
 
-def shift_of(calibration: Calibration, done: Sequence[tuple[Task, Part]]) -> Shift | None:
+def shift_of(calibration: Calibration, parts: Sequence[Part]) -> Shift | None:
     """Of all pictures that are done; None when they are too few to tell."""
-    return compare(calibration.traits, [_comparable(calibration.policy, task, part.traits) for task, part in done])
+    return compare(calibration.traits, [part.traits for part in parts if part.traits])
 
 
 def describe(calibration: Calibration, pictures: int, shift: Shift | None) -> dict[str, Any]:
@@ -34,8 +33,11 @@ def describe(calibration: Calibration, pictures: int, shift: Shift | None) -> di
     }
 
 
-def _comparable(policy: Policy, task: Task, traits: Traits) -> Traits:
-    """Without the doubt where the mask was asked for otherwise: that changes it in pictures of the same kind, too."""
-    i = drawn(task)
-    alike = i is not None and policy.fits(task.wanted[i].points, task.wanted[i].box)
-    return traits if alike else replace(traits, doubt=())
+def warning(shift: Shift | None) -> str:
+    """What is to be said where the pictures are not like those of the calibration; else nothing."""
+    if not (shift and shift.aspects):
+        return ""
+    return (
+        f"{shift.words}: its guarantee and the expected IoU may not hold for them; calibrate anew on labelled pictures of this kind "
+        "(ruac calibrate, ruac quality)"
+    )

@@ -16,7 +16,17 @@ from ruac.writing import TEMPORARY, write_whole
 
 SETTINGS = "settings.json"
 PARTS, MASKS = "parts", "masks"
-FORMAT = 2  # of the files in PARTS; a folder of another one is not continued
+FORMAT = 3  # of the files in PARTS; a folder of another one is not continued
+
+
+@dataclass(frozen=True)
+class Around:
+    """The masks that a calibration puts around a label's. inner, outer: COCO's compressed run lengths; guaranteed: whether its prompt
+    is of the calibration's kind, without which nothing is promised."""
+
+    inner: str
+    outer: str
+    guaranteed: bool
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,8 @@ class Label:
 
     category: an id; counts: COCO's compressed run lengths; bbox: (x, y, width, height); area: in pixels; score: predicted IoU, 0 to 1;
     mean_uncertainty: in bits, in the mask and the band around it, for an empty mask in the whole picture; object_score: probability
-    that there is an object, None of a model that does not say; next_click: (x, y, label); thumbnail: a WebP picture in base64.
+    that there is an object, None of a model that does not say; next_click: (x, y, label); around: None without a calibration;
+    thumbnail: a WebP picture in base64.
     """
 
     category: int
@@ -37,13 +48,14 @@ class Label:
     mean_uncertainty: float
     object_score: float | None
     next_click: tuple[int, int, int]
+    around: Around | None = None
     thumbnail: str = ""
 
 
 @dataclass(frozen=True)
 class Part:
     """An image that is done. name: of its results; key: what it was made of, see `key_of`; file_name: below the common folder;
-    traits: kept with or without a calibration, so that any later one can be compared with them."""
+    traits: to be compared with those of a calibration, None without one."""
 
     name: str
     key: str
@@ -51,7 +63,7 @@ class Part:
     height: int
     width: int
     labels: tuple[Label, ...]
-    traits: Traits
+    traits: Traits | None
 
     def without_thumbnails(self) -> Part:
         """The same, small enough to hold for a hundred thousand images."""
@@ -82,8 +94,7 @@ class Folder:
         try:
             stored = json.loads(path.read_text())
             labels = tuple(_label(label) for label in stored["labels"])
-            traits = Traits(*(tuple(stored["traits"][name]) for name in ("look", "doubt")))
-            return Part(**{**stored, "labels": labels, "traits": traits})
+            return Part(**{**stored, "labels": labels, "traits": stored["traits"] and _traits(stored["traits"])})
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it, and its image is done again") from None
 
@@ -125,4 +136,9 @@ def key_of(image: ImageFile, wanted: Iterable[Wanted]) -> str:
 
 def _label(stored: dict[str, Any]) -> Label:
     """JSON has no tuples."""
-    return Label(**{**stored, "bbox": tuple(stored["bbox"]), "next_click": tuple(stored["next_click"])})
+    around = stored["around"] and Around(**stored["around"])
+    return Label(**{**stored, "bbox": tuple(stored["bbox"]), "next_click": tuple(stored["next_click"]), "around": around})
+
+
+def _traits(stored: dict[str, Any]) -> Traits:
+    return Traits(tuple(stored["look"]), tuple(stored["doubt"]))

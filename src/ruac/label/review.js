@@ -84,7 +84,7 @@ function card(item) {
   track.append(fill);
   meter.append(make("span", "expected IoU"), track, make("strong", item.expected_iou.toFixed(2)));
   const [x, y, kind] = item.next_click;
-  const facts = `No. ${item.rank} · ${item.mean_uncertainty.toFixed(2)} bit around it · predicted IoU ${item.score.toFixed(2)} · next click ${x}, ${y} as ${kind ? "object" : "background"}`;
+  const facts = `No. ${item.rank} · ${item.mean_uncertainty.toFixed(2)} bit around it · predicted IoU ${item.score.toFixed(2)} · next click ${x}, ${y} as ${kind ? "object" : "background"}${item.guaranteed === false ? " · no guarantee" : ""}`;
   const buttons = make("div", "", { class: "buttons" });
   buttons.append(button(item, "accepted", "✓ Accept", "A", "yes"), button(item, "rejected", "✗ Reject", "R", "no"));
   element.append(picture, head, meter, make("p", item.reason.charAt(0).toUpperCase() + item.reason.slice(1), { class: "reason" }), make("p", facts, { class: "facts" }), buttons);

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ruac.label.budget import Plan
 from ruac.label.part import Folder, Label, Part
+from ruac.overlay import INNER, OUTER
 
 MOST_SHOWN = 5000  # masks on the page, the worst; each takes some 10 kB there
 PAGE = 24  # masks at a time
@@ -48,7 +49,8 @@ CSV_HEADER = (
 @dataclass(frozen=True)
 class Item:
     """A mask in the queue. rank: from 1, the worst; annotation: its id in labels.json; object: its number in the image and in the mask
-    file; key: of just this mask, so that a decision is never taken for that on another one; review: whether a person should see it."""
+    file; key: of just this mask, so that a decision is never taken for that on another one; review: whether a person should see it;
+    guaranteed: whether the guarantee holds for it, None without a calibration."""
 
     rank: int
     annotation: int
@@ -63,6 +65,7 @@ class Item:
     next_click: tuple[int, int, int]
     reason: str
     review: bool
+    guaranteed: bool | None = None
     thumbnail: str = ""
 
 
@@ -103,8 +106,17 @@ def review_csv(items: Sequence[Item]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def review_html(items: Sequence[Item], plan: Plan, images: int, categories: Sequence[str], run: str) -> bytes:
-    """A page that needs nothing else. items: those to show, with thumbnails; run: under which decisions are kept by the browser."""
+def review_html(
+    items: Sequence[Item],
+    plan: Plan,
+    images: int,
+    categories: Sequence[str],
+    run: str,
+    guarantee: str = "",
+    warning: str = "",
+) -> bytes:
+    """A page that needs nothing else. items: those to show, with thumbnails; run: under which decisions are kept by the browser;
+    guarantee: in words, that of the inner and outer masks in the thumbnails; warning: stands above all else."""
     environment = Environment(
         loader=PackageLoader("ruac.label", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -118,6 +130,10 @@ def review_html(items: Sequence[Item], plan: Plan, images: int, categories: Sequ
         images=images,
         shown=len(items),
         total=len(plan.order),
+        guarantee=guarantee,
+        warning=warning,
+        inner="#{:02x}{:02x}{:02x}".format(*INNER),
+        outer="#{:02x}{:02x}{:02x}".format(*OUTER),
     )
     return page.encode()
 
@@ -150,6 +166,7 @@ def _item(rank: int, index: int, part: Part, number: int, label: Label, names: M
         next_click=label.next_click,
         reason=reason(label, part.height, part.width),
         review=rank <= plan.review,
+        guaranteed=label.around and label.around.guaranteed,
     )
 
 

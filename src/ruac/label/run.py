@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.progress import Task as ProgressTask
 from rich.text import Text
 
+from ruac.calibrate.bounds import Guarantee, bounds
 from ruac.calibrate.shift import Traits
 from ruac.data.image import ImageError, read_image
 from ruac.everything import Search, Window, generate
@@ -37,7 +38,9 @@ class Job:
     task: Task
 
 
-def label_images(predictor: Predictor, jobs: Sequence[Job], folder: Folder, search: Search | None) -> list[str]:
+def label_images(
+    predictor: Predictor, jobs: Sequence[Job], folder: Folder, search: Search | None, guarantee: Guarantee | None
+) -> list[str]:
     """Make the parts that are missing. search: how to look for everything, None where prompts say what is wanted.
 
     Returns a line for every image that failed. Raises ValueError when a part is damaged.
@@ -50,7 +53,7 @@ def label_images(predictor: Predictor, jobs: Sequence[Job], folder: Folder, sear
         bar = progress.add_task("labelling", total=len(left))
         for job, picture in _read_ahead(left):
             try:
-                _label_one(predictor, job, picture.result(), folder, search)
+                _label_one(predictor, job, picture.result(), folder, search, guarantee)
             except ImageError as error:
                 failed.append(str(error))
             except ValueError as error:
@@ -84,15 +87,24 @@ def _read_ahead(jobs: Sequence[Job]) -> Iterator[tuple[Job, Future[NDArray[np.ui
         pool.shutdown(cancel_futures=True)
 
 
-def _label_one(predictor: Predictor, job: Job, image: NDArray[np.uint8], folder: Folder, search: Search | None) -> None:
+def _label_one(
+    predictor: Predictor,
+    job: Job,
+    image: NDArray[np.uint8],
+    folder: Folder,
+    search: Search | None,
+    guarantee: Guarantee | None,
+) -> None:
     """The part of an image; its mask file first, so that a part means that all is there."""
     size = image.shape[0], image.shape[1]
     key = key_of(job.task.image, job.task.wanted)
     if search:
-        traits, labels = Traits.of(image, None), tuple(_searched(predictor, image, search))
+        traits = guarantee and Traits.of(image, None)
+        labels = tuple(_searched(predictor, image, search, guarantee))
     else:
-        answers, one = _ask(predictor, image, job.task), drawn(job.task)
-        traits, labels = Traits.of(image, None if one is None else answers[one]), tuple(_measured(image, answers, job.task))
+        answers = _ask(predictor, image, job.task)
+        traits = guarantee and _traits(image, answers, job.task, guarantee)
+        labels = tuple(_measured(image, answers, job.task, guarantee))
     part = Part(job.name, key, job.task.image.name, *size, labels, traits)
     write_whole(folder.mask_path(job.name), index_png(part))
     folder.save(part)
@@ -108,17 +120,27 @@ def _ask(predictor: Predictor, image: NDArray[np.uint8], task: Task) -> deque[Pr
     return deque(predictor.predict_many([Prompt.of(told.points, told.box) for told in wanted]))
 
 
-def _measured(image: NDArray[np.uint8], answers: deque[Prediction], task: Task) -> Iterator[Label]:
+def _traits(image: NDArray[np.uint8], answers: Sequence[Prediction], task: Task, guarantee: Guarantee) -> Traits:
+    i = drawn(guarantee.calibration.policy, task)
+    return guarantee.traits_of(image, answers[i], task.wanted[i].points, task.wanted[i].box)
+
+
+def _measured(image: NDArray[np.uint8], answers: deque[Prediction], task: Task, guarantee: Guarantee | None) -> Iterator[Label]:
     """Empties the answers, so that the maps of one object at a time are held."""
+    window = Window.whole((image.shape[0], image.shape[1]))
     for told in task.wanted:
-        yield measure(image, answers.popleft(), Window.whole((image.shape[0], image.shape[1])), told.category)
+        answer = answers.popleft()
+        around = guarantee and bounds(answer, guarantee, guarantee.asked_alike(told.points, told.box))
+        yield measure(image, answer, window, told.category, around)
 
 
-def _searched(predictor: Predictor, image: NDArray[np.uint8], search: Search) -> Iterator[Label]:
+def _searched(predictor: Predictor, image: NDArray[np.uint8], search: Search, guarantee: Guarantee | None) -> Iterator[Label]:
+    """No calibration asks for objects like that."""
     segments = deque(generate(predictor, image, search))
     while segments:
         segment = segments.popleft()
-        yield measure(segment.window.cut(image), segment.prediction, segment.window, EVERYTHING.id)
+        around = guarantee and bounds(segment.prediction, guarantee, asked_alike=False)
+        yield measure(segment.window.cut(image), segment.prediction, segment.window, EVERYTHING.id, around)
 
 
 class _Rate(ProgressColumn):

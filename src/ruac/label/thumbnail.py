@@ -1,4 +1,5 @@
-"""A small picture of one mask for the review page: its outline on the photograph, and beside it where it may be wrong."""
+"""A small picture of one mask for the review page: its outline on the photograph, between those of the masks that a calibration puts
+around it, and beside it where it may be wrong."""
 
 from __future__ import annotations
 
@@ -10,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ruac.overlay import BLUE, COLOUR_MAP, DARK, OPACITY, WHITE
+from ruac.calibrate.bounds import Bounds
+from ruac.overlay import BLUE, COLOUR_MAP, DARK, INNER, OPACITY, OUTER, WHITE, draw_contours
 from ruac.regions import Mask, bounding_box
 
 SIDE = 216  # pixels of the longer side of each of the two
+UNIT = SIDE / 100  # of line widths and dashes
 GAP = 6
 MARGIN = 0.35  # of the object's longer side, shown around it
 LEAST_SIDE = 64  # pixels of the photograph
@@ -24,17 +27,24 @@ PAPER = (128, 128, 128)  # between the two, on light and dark pages
 Picture = NDArray[np.uint8]
 
 
-def draw(image: Picture, mask: Mask, uncertainty: NDArray[np.float32], click: tuple[int, int]) -> bytes:
-    """A WebP file. image: RGB [height, width, 3]; uncertainty: bits [height, width]; click: (x, y) that would help next."""
+def draw(
+    image: Picture, mask: Mask, uncertainty: NDArray[np.float32], click: tuple[int, int], bounds: Bounds | None = None
+) -> bytes:
+    """A WebP file. image: RGB [height, width, 3]; uncertainty: bits [height, width]; click: (x, y) that would help next; bounds: drawn
+    as thin lines, the outer one dashed."""
     view = view_of(mask)
     inside, photo, doubt = mask[view], image[view], uncertainty[view]
     scale = SIDE / max(inside.shape)
     size = max(1, round(inside.shape[1] * scale)), max(1, round(inside.shape[0] * scale))
-    small = _resize(inside.astype(np.float32), size) > 0.5
+    small = _shrink(inside, size)
     left = _resize(photo, size)
     right = _blend(left, _resize(doubt, size).clip(0, 1))
     for panel in (left, right):
         _draw_outline(panel, small)
+    if bounds is not None:
+        # over the mask's outline, which is the wider one
+        draw_contours(left, _shrink(bounds.outer[view], size), OUTER, UNIT, dashed=True)
+        draw_contours(left, _shrink(bounds.inner[view], size), INNER, UNIT, dashed=False)
     rows, columns = view
     at = round((click[0] - columns.start + 0.5) * scale), round((click[1] - rows.start + 0.5) * scale)
     cv2.circle(left, at, 6, WHITE, -1, cv2.LINE_AA)
@@ -69,6 +79,10 @@ def _around(part: slice, length: int, end: int) -> slice:
 def _resize(values: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """To (width, height): averaged where it shrinks, smooth where it grows."""
     return cv2.resize(values, size, interpolation=cv2.INTER_AREA if size[0] < values.shape[1] else cv2.INTER_LINEAR)
+
+
+def _shrink(mask: Mask, size: tuple[int, int]) -> Mask:
+    return _resize(mask.astype(np.float32), size) > 0.5
 
 
 def _blend(photo: Picture, uncertainty: NDArray[np.float32]) -> Picture:
