@@ -252,6 +252,19 @@ def test_max_images_takes_the_first_and_can_be_raised_later(data: Path, tiny_mod
         evaluate_sets(tiny_model, sets, out, Protocol(clicks=(1,)), max_images=0)
 
 
+def test_how_many_images_and_what_was_typed_are_recorded_and_right_in_the_end(
+    data: Path, tiny_model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "out"
+    for number in (1, 2, None):
+        evaluate([Path("squares")], model=str(tiny_model_folder), clicks="1", out=out, max_images=number)
+        summary = json.loads((out / "summary.json").read_text())
+        assert (summary["max_images"], summary["sets"][0]["images"]) == (number, number or 3)
+        assert summary["paths"] == {"data": ["squares"]}
+        assert "max_images" not in summary["origin"]
+
+
 def test_a_folder_of_sets_is_all_of_its_sets(tmp_path: Path) -> None:
     write_set(tmp_path / "b", 1)
     write_set(tmp_path / "a", 2)

@@ -31,8 +31,9 @@ from ruac.report.command import report, write
 from ruac.report.curves import mix, risk_coverage
 from ruac.report.examples import words
 from ruac.report.figures import Curve
+from ruac.report.findings import findings
 from ruac.report.measures import AUROC, EXPECTED_MAE, EXPECTED_SPEARMAN, J_AND_F
-from ruac.report.page import compose, findings
+from ruac.report.page import compose
 from ruac.report.published import BY_DOMAIN, SUITE, published
 from ruac.report.read import Comparison, compare, open_runs
 from ruac.report.scores import Scores
@@ -44,7 +45,9 @@ SIDE = 32
 HOSTILE = "<script>alert(1)</script>\"'&amp;$x_{"
 
 
-def image_result(name: str, seed: int, methods: Sequence[str], clicks: Sequence[int], quality: float) -> ImageResult:
+def image_result(
+    name: str, seed: int, methods: Sequence[str], clicks: Sequence[int], quality: float, noc: int | None = None
+) -> ImageResult:
     """Two objects whose masks are wrong in places; a method's logits are smaller there, the more so the more it knows."""
     rng = np.random.default_rng(seed)
     after = {}
@@ -62,7 +65,8 @@ def image_result(name: str, seed: int, methods: Sequence[str], clicks: Sequence[
             judged += judge(mask, truth, np.ones_like(truth), logits, float(rng.random()))
         after[n] = judged
     said = tuple(((Point(10, 10, 1),),) * max(clicks) for _ in range(2))
-    return ImageResult(name, (1, 2), after, said)
+    ious = tuple(tuple(np.sort(rng.random(noc)).tolist()) for _ in range(2)) if noc else ()
+    return ImageResult(name, (1, 2), after, said, ious)
 
 
 def write_results(
@@ -88,7 +92,7 @@ def write_results(
     folder.mkdir()
     results = []
     for number, name in enumerate(sets):
-        made = [image_result(f"{i}", 100 * number + i, methods, clicks, quality) for i in range(images)]
+        made = [image_result(f"{i}", 100 * number + i, methods, clicks, quality, origin.noc) for i in range(images)]
         pools = [Pool.of(result) for result in made]
         rows = [Row.of(result, pool) for result, pool in zip(made, pools, strict=True)]
         lines = [{"set": name, "origin": asdict(origin)}, *map(asdict, rows)]
@@ -218,7 +222,7 @@ def test_curves_are_of_the_images_that_all_runs_have(tmp_path: Path, monkeypatch
     assert [(part.name, part.images) for part in scores.comparison.sets] == [("one", 3), ("two", 4)]
     drawn: list[dict[str, list[Curve]]] = []
     monkeypatch.setattr(pictures, "draw_risk", lambda regions: drawn.append(regions) or b"")
-    page = compose(scores, (), (), "ruac report", "today")
+    page = compose(scores, (), (), "ruac report", "ruac report --data DATA", "today")
     # a pool counts all images of a set: that of "one" cannot be had without the image that only one run has
     for name in ("a", "b"):
         mixture = mix([Pool.load(tmp_path / name / "two.pool.safetensors").histogram("head", "band", 3)])
@@ -416,7 +420,7 @@ def test_published_numbers_stand_only_next_to_their_own_protocol(tmp_path: Path)
 
     def paper(folder: Path) -> list[Table]:
         scores = Scores(compare(open_runs([folder])))
-        page = compose(scores, (), (), "ruac report", "today")
+        page = compose(scores, (), (), "ruac report", "ruac report --data DATA", "today")
         section = next(section for section in page.sections if section.anchor == "paper")
         return [block for block in section.blocks if isinstance(block, Table)]
 
@@ -475,7 +479,7 @@ def test_the_same_results_give_the_same_numbers_and_words(results: Path, tmp_pat
     texts = []
     for name in ("a", "b"):
         scores = Scores(compare(open_runs([results])))
-        write(compose(scores, findings(scores), (), "ruac report", "today"), scores, tmp_path / name)
+        write(compose(scores, findings(scores), (), "ruac report", "ruac report --data DATA", "today"), scores, tmp_path / name)
         texts.append([(tmp_path / name / f"report.{end}").read_bytes() for end in ("md", "csv")])
     assert texts[0] == texts[1]
     assert AUROC.title.encode() in texts[0][0]

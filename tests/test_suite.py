@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from squares import write_set
@@ -46,6 +47,16 @@ def test_settings_of_the_suite_cannot_be_changed() -> None:
         suite.check(Protocol(clicks=(1, 2)))
     with pytest.raises(ValueError, match="fixes --max-objects at 10: leave --max-objects 3 out"):
         suite.check(Protocol(max_objects=3))
+
+
+def test_a_part_of_the_suite_is_not_called_the_suite(tiny_model_folder: Path, tmp_path: Path) -> None:
+    write_set(tmp_path / "data" / "TrashCan", 1)
+    options: list[dict[str, Any]] = [{"max_images": 6}, {"prompts": tmp_path / "told.jsonl"}]
+    for option in options:
+        ((name, value),) = option.items()
+        with pytest.raises(ValueError, match=f"is every image of its sets, .* leave --{name.replace('_', '-')} {value} out"):
+            evaluate([tmp_path / "data"], model=str(tiny_model_folder), out=tmp_path / "out", suite="sa23-ruac", **option)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_evaluates_what_is_there_and_says_what_is_missing(

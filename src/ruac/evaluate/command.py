@@ -76,7 +76,8 @@ def evaluate(
         noc: Go on to so many clicks, such as 20, and tell how many a good mask takes.
         prompts: Prompts from a file, said whatever the masks, in place of the annotator's own.
         save_prompts: Write what was said to a file for --prompts, so that other models are told the same.
-        suite: sa23-ruac, the paper's 23 sets as `ruac data convert` writes them, under --data; settings are fixed.
+        suite: sa23-ruac, the paper's 23 sets as `ruac data convert` writes them, under --data; settings are fixed, and --max-images
+            and --prompts are refused: for a trial on a few images give --data alone.
         rivals: Methods fitted to this model by `ruac train --method`, as files, to compare on the same masks.
         ensemble: Other models (folders), or other heads of this model (files): with it they are the method "ensemble", whose mean
             probability is compared on the masks of the model itself.
@@ -90,7 +91,7 @@ def evaluate(
     names = parse_methods(methods)
     crew = Crew.of(device)
     console = Console(quiet=not crew.first)
-    sets = _suite_sets(suite, data, protocol, console) if suite else find_sets(data)
+    sets = _suite_sets(suite, data, protocol, max_images, prompts, console) if suite else find_sets(data)
     told = ClickFile.read(prompts) if prompts else None
     if told:
         told.check(sets, protocol)
@@ -98,7 +99,10 @@ def evaluate(
         raise ValueError(f"--save-prompts {save_prompts}: there is no folder {save_prompts.parent}")
     loaded = load(model, crew.device, head=head)
     fitted = _fitted(names, calibration, sets, loaded, protocol, out, crew) if calibration else None
-    study = _with_others(Study(baselines.methods(names, fitted), told, fitted, suite), loaded, rivals or [], ensemble or [])
+    typed = {"data": data, "head": [head], "calibration": calibration or [], "prompts": [prompts]}
+    paths = {option: tuple(str(path) for path in given if path) for option, given in typed.items() if any(given)}
+    study = Study(baselines.methods(names, fitted), told, fitted, suite, paths=paths)
+    study = _with_others(study, loaded, rivals or [], ensemble or [])
     if crew.size > 1:
         evaluate_share(loaded, sets, out, protocol, max_images, study, crew)
         if not crew.first:
@@ -127,10 +131,12 @@ def parse_methods(text: str) -> tuple[str, ...]:
     return baselines.NAMES if text == "all" else tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
 
-def _suite_sets(name: str, data: Sequence[Path], protocol: Protocol, console: Console) -> list[FolderSet]:
+def _suite_sets(
+    name: str, data: Sequence[Path], protocol: Protocol, max_images: int | None, prompts: Path | None, console: Console
+) -> list[FolderSet]:
     """Says which sets are missing. Raises ValueError for settings that the suite fixes, FileNotFoundError when all are missing."""
     suite = find_suite(name)
-    suite.check(protocol)
+    suite.check(protocol, max_images, prompts)
     if len(data) != 1:
         raise ValueError(f"--data: the suite {name} lies in one folder, not {len(data)}")
     found = suite.open(data[0])

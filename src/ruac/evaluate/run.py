@@ -31,7 +31,8 @@ from ruac.model import RuacModel
 @dataclass(frozen=True)
 class Study:
     """What is compared. methods: by name; prompts: said in place of the annotator's own clicks; temperatures: those that the methods
-    were made with; suite: its name; rivals, ensemble: sha256 of what fitted methods and an ensemble were made of, see `Origin`."""
+    were made with; suite: its name; rivals, ensemble: sha256 of what fitted methods and an ensemble were made of, see `Origin`; paths:
+    see `Summary`."""
 
     methods: Mapping[str, Method] = field(default_factory=lambda: dict(DEFAULT))
     prompts: ClickFile | None = None
@@ -39,6 +40,7 @@ class Study:
     suite: str | None = None
     rivals: Mapping[str, str] | None = None
     ensemble: tuple[str, ...] | None = None
+    paths: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def origin(self, model: RuacModel, protocol: Protocol) -> Origin:
         """What results of this study say they were made by."""
@@ -82,8 +84,9 @@ def evaluate_sets(
             pool = file.pool if file.pool.images == frozenset(ids) else None
             results.append(SetResults(part.name, group_of(part.name, part.meta), file.pick(ids), failed, pool))
     summary = summarise(name, origin, results, _cost(out, origin, model, chosen, study))
-    # beside the origin and not in it: the hash of the weights tells such results apart already, those from before this was noted too
-    summary = replace(summary, head_trained=model.config.head_trained)
+    # beside the origin and not in it: the hash of the weights tells heads apart already, and more images of the same sets may be
+    # added to results, from wherever the data lies then
+    summary = replace(summary, head_trained=model.config.head_trained, max_images=max_images, paths=study.paths)
     write_text(out / "summary.json", summary.to_json())
     write_text(out / "summary.md", markdown(summary))
     return summary

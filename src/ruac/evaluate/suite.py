@@ -20,13 +20,19 @@ class Suite:
     domains: tuple[Domain, ...]
     protocol: Protocol
 
-    def check(self, protocol: Protocol) -> None:
-        """Raises ValueError for settings that are not the suite's. `noc` only adds to them."""
+    def check(self, protocol: Protocol, max_images: int | None = None, prompts: Path | None = None) -> None:
+        """Raises ValueError for settings that are not the suite's, and for fewer images and other clicks. `noc` only adds to them."""
         for setting in ("clicks", "max_objects", "seed", "prompt"):
             own, asked = getattr(self.protocol, setting), getattr(protocol, setting)
             if own != asked:
                 option = f"--{setting.replace('_', '-')}"
                 raise ValueError(f"the suite {self.name} fixes {option} at {_text(own)}: leave {option} {_text(asked)} out")
+        for option, given in (("--max-images", max_images), ("--prompts", prompts)):
+            if given is not None:
+                raise ValueError(
+                    f"the suite {self.name} is every image of its sets, with the annotator's own clicks: leave {option} {given} out, "
+                    "or --suite, and the results are those of sets with any name"
+                )
 
     def open(self, root: Path) -> SuiteSets:
         """The sets under ROOT/<name>. Raises FileNotFoundError when none is there, else as `FolderSet.open`."""

@@ -67,7 +67,8 @@ class Cost:
 @dataclass(frozen=True)
 class Summary:
     """groups: every group of `groups`, and "all" sets first; head_trained: whether the method "head" is more than the plain logits;
-    None where nobody said."""
+    None where nobody said. max_images: so many of each set, the first by name, None for all; paths: as they were typed, by
+    option: data, head, calibration, prompts."""
 
     model: str
     origin: Origin
@@ -75,6 +76,8 @@ class Summary:
     sets: tuple[SetSummary, ...]
     cost: Cost | None = None
     head_trained: bool | None = None
+    max_images: int | None = None
+    paths: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[str, ...]:

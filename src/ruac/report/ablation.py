@@ -11,12 +11,13 @@ import numpy as np
 
 from ruac.evaluate.comparison import mean_ranks
 from ruac.report.blocks import Cell, Listing, Report, Section, Table
+from ruac.report.columns import MARKS, gain_cell, measured, remarks
 from ruac.report.measures import AUPR, AURC, AUROC, ECE, J_AND_F, NLL, RANKED
 from ruac.report.ranks import holm, wilcoxon
 from ruac.report.read import HEAD, PLAIN, Comparison, Contender, compare, open_runs
 from ruac.report.scores import Scores
 from ruac.report.settings import settings
-from ruac.report.tables import ALL_SETS, MARKS, counted, gain_cell, marked_column
+from ruac.report.tables import ALL_SETS, counted
 from ruac.report.words import GAIN_TABLE_NOTES, GAIN_WORDS, PLACES
 
 CLICKS = 3  # where the results have it
@@ -158,19 +159,20 @@ def typed(results: Sequence[str], out: Path, method: str | None) -> str:
 def _values(ablation: Ablation) -> Table:
     scores, rows = ablation.scores, ablation.rows
     contenders = [row.contender for row in rows]
-    columns = [marked_column(scores, contenders, measure, None, REGION, ablation.clicks) for measure in MEASURES]
+    columns = [measured(scores, contenders, measure, None, REGION, ablation.clicks) for measure in MEASURES]
     places = ranks(scores, contenders, ablation.clicks)
-    header = (Cell("variant"), Cell("method"), *(Cell(f"{m.title} {m.arrow}") for m in MEASURES), Cell("rank ↓"))
+    header = (Cell("variant"), Cell("method"), *(one.heading for one in columns), Cell("rank ↓"))
     lines = tuple(
         (
             Cell(row.label),
             Cell(row.contender.shown),
-            *(column[i] for column in columns),
+            *(one.cells[i] for one in columns),
             Cell("–" if np.isnan(places[i]) else f"{places[i]:.2f}"),
         )
         for i, row in enumerate(rows)
     )
     notes = (
+        *remarks(columns, len(scores.comparison.sets)),
         MARKS.format("column"),
         "Rank: mean over the sets and AUROC, AURC and ECE of the row's place among all rows, 1 is best.",
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Mark = Literal["", "best", "close", "better", "worse"]
+Mark = Literal["", "best", "close", "better", "worse", "apart"]
 # said by a sign as well as by weight and colour
-SIGNS: dict[Mark, str] = {"": "", "best": "★", "close": "≈", "better": "▲", "worse": "▼"}
+SIGNS: dict[Mark, str] = {"": "", "best": "★", "close": "≈", "better": "▲", "worse": "▼", "apart": "†"}
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,15 @@ def report(
         raise ValueError("--method is for --ablation: the report shows all methods")
     require_folder(out)
 
-    from ruac.report.page import compose, findings
+    from ruac.report.findings import findings
+    from ruac.report.page import compose
     from ruac.report.read import compare, open_runs
     from ruac.report.scores import Scores
 
     scores = Scores(compare(open_runs(results)))
     examples = _examples(scores, [Path(folder) for folder in data], model, head, device) if data else []
-    page = compose(scores, findings(scores), examples, _typed(results, out, data, model, head), _made())
+    command = _typed(results, out, data, model, head)
+    page = compose(scores, findings(scores), examples, command, _to_see_examples(scores, results, out, model, head), _made())
     write(page, scores, out)
     print(f"Report: {out / 'report.html'}, report.md and report.csv")
 
@@ -80,7 +82,8 @@ def _write_ablation(results: list[str], out: Path, method: str | None) -> None:
 
 def write(page: Report, scores: Scores, out: Path) -> None:
     """Every file of the report, the page last."""
-    from ruac.report.render import FIGURES, html, markdown, numbers
+    from ruac.report.numbers import numbers
+    from ruac.report.render import FIGURES, html, markdown
 
     (out / FIGURES).mkdir(parents=True, exist_ok=True)
     for picture in page.pictures:
@@ -96,6 +99,13 @@ def _examples(scores: Scores, data: list[Path], model: str | None, head: Path | 
     from ruac.report.examples import draw_examples
 
     return draw_examples(scores, find_sets(data), load(model or scores.comparison.runs[0].model, device, head=head))
+
+
+def _to_see_examples(scores: Scores, results: list[Path], out: Path, model: str | None, head: Path | None) -> str:
+    """The command with the data, and the head, of the first results, as those name them."""
+    paths = scores.comparison.runs[0].paths
+    recorded = [Path(path) for path in paths.get("head", ())]
+    return _typed(results, out, paths.get("data", ["DATA"]), model, head or next(iter(recorded), None))
 
 
 def _typed(results: list[Path], out: Path, data: list[str] | None, model: str | None, head: Path | None) -> str:

@@ -56,6 +56,30 @@ IOU = Measure(
     "overlap of the mask with the truth: intersection over union",
     "it says nothing about uncertainty, and small objects hang on few pixels",
 )
+DICE = Measure(
+    "dice",
+    "Dice",
+    "mask",
+    True,
+    "overlap of the mask with the truth: twice the intersection over the sum of both",
+    "it orders masks as IoU does",
+)
+BOUNDARY_F = Measure(
+    "boundary_f",
+    "F",
+    "mask",
+    True,
+    "how well the mask's outline meets the true one: the second half of J&F",
+    "it forgives outlines that are off by a few pixels",
+)
+PREDICTED_IOU = Measure(
+    "predicted_iou",
+    "predicted IoU",
+    "mask",
+    True,
+    "the IoU that the decoder predicts for its mask",
+    "high says nothing: it is good where it is near the true IoU",
+)
 AUROC = Measure(
     "auroc",
     "AUROC",
@@ -138,6 +162,24 @@ SPEARMAN = Measure(
     "100 is not within reach: with few errors it stays small even for a perfect order",
     digits=2,
 )
+PEARSON = Measure(
+    "pearson",
+    "Pearson",
+    "pixel",
+    True,
+    "linear correlation of uncertainty and error",
+    "as for Spearman, and it depends on the scale on which uncertainty is told",
+    digits=2,
+)
+ERROR_RATE = Measure(
+    "error_rate",
+    "error rate",
+    "pixel",
+    False,
+    "share of wrong pixels",
+    "it is of the mask, and the same for all methods of one model",
+    digits=2,
+)
 PAVPU = Measure(
     "pavpu",
     "PAvPU",
@@ -165,6 +207,24 @@ EXPECTED_MAE = Measure(
     "it does not show order: the same guess for every object can have a small error",
     digits=1,
 )
+EXPECTED_PEARSON = Measure(
+    "expected_iou.pearson",
+    "expected IoU Pearson",
+    "agreement",
+    True,
+    "linear correlation, over the objects of a set, of the IoU that the method expects of its mask with the true IoU",
+    "as for Spearman",
+    digits=1,
+)
+EXPECTED_BIAS = Measure(
+    "expected_iou.bias",
+    "expected IoU bias",
+    "agreement",
+    False,
+    "mean of expected less true IoU, over the objects of a set: above zero where masks are thought better than they are",
+    "nearer to zero is better, not lower; errors of both signs cancel",
+    digits=1,
+)
 HUMAN_SPEARMAN = Measure(
     "human_spearman",
     "Spearman with people",
@@ -185,10 +245,10 @@ HUMAN_PEARSON = Measure(
 )
 CLICKS = Measure(
     "noc",
-    "clicks",
+    "NoC",
     "mask",
     False,
-    "clicks until the mask reaches that IoU; the largest number tried where it never does",
+    "number of clicks until the mask reaches the IoU after the @; the largest number tried where it never does",
     "it does not show how far from it the masks are that never get there",
     scale=1,
     digits=2,
@@ -207,5 +267,7 @@ COST = Measure(
 MASKS = (J_AND_F, IOU)
 PIXELS = (AUROC, AUPR, AURC, EAURC, ECE, ECE_ADAPTIVE, BRIER, NLL, SPEARMAN, PAVPU)
 AGREEMENT = (EXPECTED_SPEARMAN, EXPECTED_MAE)
+# those of the CSV file that no table has
+MORE = (DICE, BOUNDARY_F, PREDICTED_IOU, PEARSON, ERROR_RATE, EXPECTED_PEARSON, EXPECTED_BIAS)
 PEOPLE = (HUMAN_SPEARMAN, HUMAN_PEARSON)
 RANKED = (AUROC, AURC, ECE)

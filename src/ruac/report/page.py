@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ruac.report.blocks import Block, Cell, Listing, Picture, Report, Section, Table
-from ruac.report.measures import AGREEMENT, COST, MASKS, PIXELS, Measure
+from ruac.report.findings import listed
+from ruac.report.measures import AGREEMENT, CLICKS, COST, MASKS, MORE, PIXELS, Measure
 from ruac.report.pictures import curves, gains, ranks
 from ruac.report.published import AVERAGES, DOMAINS, SOURCE, SUITE, published
 from ruac.report.scores import REGIONS, Scores
 from ruac.report.settings import settings
-from ruac.report.tables import ALL_SETS, by_set, counted, guesses, headline, masks, people, significance
+from ruac.report.tables import ALL_SETS, by_set, counted, guesses, headline, masks, people, pooled, significance
 from ruac.report.words import (
+    AVERAGES_WORDS,
     CURVE_WORDS,
     EQUAL_MASKS,
     EXAMPLE_WORDS,
@@ -32,12 +34,13 @@ from ruac.report.words import (
 )
 
 
-def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture], command: str, made: str) -> Report:
-    """findings: the report in a few sentences; examples: pictures, if any; command: what was typed; made: when and where."""
+def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture], command: str, to_see: str, made: str) -> Report:
+    """findings: the report in a few sentences; examples: pictures, if any; command: what was typed; to_see: what to type for examples;
+    made: when and where."""
     comparison = scores.comparison
     last = comparison.last
     models = [run.label for run in comparison.runs]
-    title = f"Evaluation of {models[0]}" if len(models) == 1 else f"{', '.join(models[:-1])} and {models[-1]} compared"
+    title = f"Evaluation of {models[0]}" if len(models) == 1 else f"{listed(models)} compared"
     sections = [
         _short(scores, findings),
         Section(
@@ -62,7 +65,7 @@ def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture]
             (f"After {last} prompts, over {PLACES['image']}. A table for each measure; the CSV file also has the others.",),
             tuple(by_set(scores, measure, "image", last) for measure in (*MASKS, *PIXELS, *AGREEMENT) if _known(scores, measure)),
         ),
-        Section("examples", "Examples", EXAMPLE_WORDS if examples else (EXAMPLES_MISSING,), tuple(examples)),
+        _examples(examples, to_see),
         _paper(scores),
         settings(comparison, command, made),
         _glossary(scores),
@@ -77,7 +80,7 @@ def _short(scores: Scores, findings: Sequence[str]) -> Section:
     title = f"Every method, {ALL_SETS}, whole image, after {last} prompts"
     blocks: list[Block] = [Listing("", tuple(findings))]
     if scores.comparison.notes:
-        blocks.append(Listing("Mind when comparing", scores.comparison.notes))
+        blocks.append(Listing("To keep in mind", scores.comparison.notes))
     blocks.append(headline(scores, None, "image", last, title))
     words = (EQUAL_MASKS, f"{FLATTERED} {SEE_WORDS}")
     return Section("short", "In short", words, tuple(blocks))
@@ -94,8 +97,12 @@ def _methods(scores: Scores) -> Section:
         for region in REGIONS:
             title = f"{ALL_SETS}, {region}, after {clicks} prompt{'s' * (clicks > 1)}"
             blocks.append(headline(scores, None, region, clicks, title, folded=True))
+    for region in REGIONS:
+        table = pooled(scores, region, last, f"{ALL_SETS}, {region}, after {last} prompts, all pixels of a set pooled (micro)")
+        blocks += [] if table is None else [table]
     words = (
-        "The table of the first section again, for the band around the object, for groups of sets and for fewer prompts.",
+        "The table of the first section again, for the band around the object, for groups of sets and for fewer prompts; then with "
+        "all pixels of a set pooled, where the others are means over its images.",
         f"Two regions are judged. Image: {PLACES['image']}; far from the object nearly all of them are right and certain, which "
         f"flatters every method. Band: {PLACES['band']}, where errors are to be expected and methods differ.",
     )
@@ -119,7 +126,7 @@ def _plain(scores: Scores) -> Section:
 def _curves(scores: Scores) -> list[Picture]:
     groups = scores.comparison.groups
     shown: tuple[str | None, ...] = (None, *groups) if len(groups) > 1 else (None,)
-    return [picture for group in shown for picture in curves(scores, group, scores.comparison.last)]
+    return [picture for group in shown for picture in curves(scores, group)]
 
 
 def _not_drawn(scores: Scores) -> list[str]:
@@ -144,13 +151,18 @@ def _known(scores: Scores, measure: Measure) -> bool:
     return any(scores.of(c, measure, "image", comparison.last).defined.any() for c in comparison.contenders)
 
 
+def _examples(examples: Sequence[Picture], to_see: str) -> Section:
+    missing = Listing("", (to_see,), commands=True)
+    return Section("examples", "Examples", EXAMPLE_WORDS if examples else (EXAMPLES_MISSING,), tuple(examples) or (missing,))
+
+
 def _paper(scores: Scores) -> Section:
     comparison = scores.comparison
     averages = Table(
-        f"J&F in per cent, mean over the paper's {DOMAINS} domains",
+        f"The paper's own averages: J&F in per cent, mean over its {DOMAINS} domains",
         (Cell("method"), Cell("J&F ↑")),
         tuple((Cell(name), Cell(f"{value:.2f}")) for name, value in AVERAGES.items()),
-        ("For orientation; no number of this report is a mean over the same domains.",),
+        (AVERAGES_WORDS,),
         folded=True,
     )
     rows = _published_rows(scores)
@@ -162,9 +174,7 @@ def _paper(scores: Scores) -> Section:
         )
         return Section("paper", "Next to the paper", words, (averages,))
     header = [Cell("domain"), *(Cell(name) for name in ("SAM 2", "SAM 2 fine-tuned", "Bayes", "RUAC"))]
-    header += [
-        Cell(f"here: {run.label}, after {n}") for run in comparison.runs if _of_suite(run.origin) for n in comparison.clicks
-    ]
+    header += [Cell(f"here: {run.label}, after {n}") for run in comparison.runs if run.suite == SUITE for n in comparison.clicks]
     table = Table("J&F in per cent", tuple(header), tuple(rows), PUBLISHED_NOTES)
     return Section("paper", "Next to the paper", (*PAPER_WORDS, f"Source: {SOURCE}."), (table, averages))
 
@@ -173,7 +183,7 @@ def _published_rows(scores: Scores) -> list[tuple[Cell, ...]]:
     comparison = scores.comparison
     measure = MASKS[0]
     firsts = [next(c for c in comparison.contenders if c.index == i) for i in range(len(comparison.runs))]
-    ours = [c for c in firsts if _of_suite(comparison.runs[c.index].origin)]
+    ours = [c for c in firsts if comparison.runs[c.index].suite == SUITE]
     rows = []
     for i, part in enumerate(comparison.sets if ours else ()):
         row = published(part.name)
@@ -190,15 +200,11 @@ def _published_rows(scores: Scores) -> list[tuple[Cell, ...]]:
     return rows
 
 
-def _of_suite(origin: dict[str, object]) -> bool:
-    return origin.get("suite") == SUITE
-
-
 def _glossary(scores: Scores) -> Section:
     methods = dict.fromkeys(contender.method for contender in scores.comparison.contenders)
     rows = [
         (Cell(m.title), Cell("higher" if m.higher else "lower"), Cell(m.words), Cell(m.mind))
-        for m in (*MASKS, *PIXELS, *AGREEMENT, COST)
+        for m in (*MASKS, CLICKS, *PIXELS, *AGREEMENT, COST, *MORE)
     ]
     header = (Cell("measure"), Cell("better"), Cell("what it is"), Cell("what to mind"))
     known = tuple((Cell(name), Cell(METHOD_WORDS[name])) for name in methods if name in METHOD_WORDS)
@@ -211,49 +217,3 @@ def _glossary(scores: Scores) -> Section:
             Table("Measures", header, tuple(rows), prose=True),
         ),
     )
-
-
-def findings(scores: Scores) -> tuple[str, ...]:
-    """What the numbers say, in a few sentences that the numbers themselves choose."""
-    comparison = scores.comparison
-    last, everything = comparison.last, scores.members(None)
-    said = []
-    for index, run in enumerate(comparison.runs):
-        first = next(c for c in comparison.contenders if c.index == index)
-        score = scores.of(first, MASKS[0], "image", last).mean(everything)
-        value, low, high = (MASKS[0].write(x) for x in (score.value, *score.interval))
-        said.append(f"Masks of {run.label}: J&F {value} % [{low}, {high}] after {last} prompts.")
-    for measure in (PIXELS[0], PIXELS[2], PIXELS[4]):
-        said += _leader(scores, measure)
-    return tuple(said)
-
-
-def _leader(scores: Scores, measure: Measure) -> list[str]:
-    comparison = scores.comparison
-    last, everything = comparison.last, scores.members(None)
-    means = [(c, scores.of(c, measure, "image", last).mean(everything)) for c in comparison.contenders]
-    known = [(c, score) for c, score in means if score.defined]
-    if len(known) < 2:
-        return []
-    best, score = (max if measure.higher else min)(known, key=lambda pair: pair[1].value)
-    text = f"Best {measure.title} ({measure.words}): {best.label}, {measure.write(score.value)} %"
-    plain = comparison.plain_of(best)
-    if plain is None:
-        return (
-            [f"{text}. No method does better than the plain decoder's own entropy here."]
-            if best.method == "plain"
-            else [f"{text}."]
-        )
-    gain = scores.gain(best, plain, measure, "image", last)
-    mean = gain.mean(everything)
-    if not mean.defined:
-        return [f"{text}."]
-    low, high = mean.interval
-    sign = 1 if measure.higher else -1
-    ahead = int((sign * gain.values[gain.defined] > 0).sum())
-    verdict = "" if sign * (low if measure.higher else high) > 0 else ", which is not told apart from no difference"
-    return [
-        # a digit more than the score has, as in the table of gains
-        f"{text}; against plain {'+' if mean.value > 0 else ''}{measure.write(mean.value, more=1)} points "
-        f"[{measure.write(low, more=1)}, {measure.write(high, more=1)}]{verdict}; better on {ahead} of {int(gain.defined.sum())} sets."
-    ]

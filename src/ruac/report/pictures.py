@@ -14,12 +14,12 @@ from ruac.report.tables import ALL_SETS, counted, ranks_of
 from ruac.report.words import GAIN_NOTES, RANK_NOTES, RELIABILITY_NOTES, RISK_NOTES
 
 
-def curves(scores: Scores, group: str | None, clicks: int) -> list[Picture]:
+def curves(scores: Scores, group: str | None) -> list[Picture]:
     """Reliability, run by run, and risk-coverage curves over the sets of a group that are `Comparison.pooled`; empty where none is."""
-    comparison = scores.comparison
+    comparison, clicks = scores.comparison, scores.comparison.last
     where = ALL_SETS if group is None else f"group {group}"
     name = "all" if group is None else f"group{comparison.groups.index(group)}"
-    by_region = _curves(scores, group, clicks)
+    by_region = _curves(scores, group)
     if not all(by_region.values()):
         return []
     over = f"Over {counted([part for part in comparison.pooled if group in (None, part.group)])}."
@@ -110,18 +110,15 @@ def style(comparison: Comparison, contender: Contender) -> Style:
     return Style.of(methods.index(contender.method), contender.index)
 
 
-def _curves(scores: Scores, group: str | None, clicks: int) -> dict[str, list[tuple[Contender, Curve]]]:
-    """By region, of those contenders whose results have histograms."""
+def _curves(scores: Scores, group: str | None) -> dict[str, list[tuple[Contender, Curve]]]:
+    """By region, after the last prompts, of those contenders whose results have histograms."""
     comparison = scores.comparison
     names = [part.name for part in comparison.pooled if group in (None, part.group)]
     found: dict[str, list[tuple[Contender, Curve]]] = {region: [] for region in REGIONS}
-    for index, run in enumerate(comparison.runs):
-        # read once for all methods and regions
-        pools = [pool for name in names if (pool := run.pool(name)) is not None]
-        for contender in (one for one in comparison.contenders if one.index == index):
-            for region, drawn in found.items():
-                mixture = mix([pool.histogram(contender.method, region, clicks) for pool in pools])
-                if mixture is not None:
-                    look = style(comparison, contender)
-                    drawn.append((contender, Curve(contender.label, look, reliability(mixture), risk_coverage(mixture))))
+    for contender in comparison.contenders:
+        for region, drawn in found.items():
+            mixture = mix([comparison.histograms[name][contender.index][contender.method, region] for name in names])
+            if mixture is not None:
+                look = style(comparison, contender)
+                drawn.append((contender, Curve(contender.label, look, reliability(mixture), risk_coverage(mixture))))
     return found

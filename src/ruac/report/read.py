@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruac.evaluate.bootstrap import bootstrap_means
-from ruac.evaluate.pool import Pool
+from ruac.evaluate.calibration import FILE as TEMPERATURES
+from ruac.evaluate.error_detection import ErrorHistogram
+from ruac.evaluate.pool import REGIONS, Pool
 from ruac.evaluate.results import Row, SetFile, read_results
 
 SUMMARY = "summary.json"
@@ -23,11 +25,13 @@ WHO = ("weights", "ruac", "methods", "temperatures", "clicks", "noc", "prompts",
 OTHERS = ("rivals", "ensemble")
 PLAIN, HEAD, ENSEMBLE = "plain", "head", "ensemble"
 
+Histograms = Mapping[tuple[str, str], ErrorHistogram]  # by method and region
+
 
 @dataclass(frozen=True)
 class Run:
     """One result folder. label: short, and different for every run of a report; origin: what made the results, as in the files;
-    groups: of each set of the summary."""
+    files: by set, with the rows that the summary is of; groups: of each set of the summary."""
 
     folder: Path
     label: str
@@ -54,6 +58,33 @@ class Run:
         return self.summary.get("head_trained")
 
     @property
+    def max_images(self) -> int | None:
+        """So many of each set, the first by name; None for all of them, and for results from before this was noted."""
+        return self.summary.get("max_images")
+
+    @property
+    def paths(self) -> dict[str, list[str]]:
+        """As they were typed, by option; empty for results from before they were noted, and of no command."""
+        return self.summary.get("paths") or {}
+
+    @property
+    def suite(self) -> str | None:
+        """By name. None for a part of it, too: fewer images, or clicks from a file."""
+        return None if self.max_images or self.origin["prompts"] else self.origin["suite"]
+
+    @cached_property
+    def calibration(self) -> tuple[str, ...]:
+        """The names of the sets that the temperatures were fitted on; empty where the folder does not tell."""
+        path = self.folder / TEMPERATURES
+        try:
+            stored = json.loads(path.read_text()) if path.is_file() else {}
+            # beside results lies what was fitted last, which may be something else
+            own = all(stored.get(key) == self.origin[key] for key in ("weights", "temperatures"))
+            return tuple(map(str, stored["sets"])) if own else ()
+        except (ValueError, AttributeError, KeyError, TypeError):
+            return ()
+
+    @property
     def version(self) -> str:
         return str(self.origin["ruac"])
 
@@ -63,15 +94,21 @@ class Run:
         file = self.origin["prompts"]
         return f"got the clicks of a file ({file[:12]}…)" if file else "was corrected where it was wrong"
 
-    def pool(self, name: str) -> Pool | None:
-        """The histograms of a set; None where the folder has none."""
-        path = self.folder / f"{name}.pool.safetensors"
-        return Pool.load(path) if path.is_file() else None
+    def histograms(self, part: CommonSet, clicks: int) -> Histograms | None:
+        """Of a set; None where the folder has none of just these images: a pool cannot be taken apart."""
+        path = self.folder / f"{part.name}.pool.safetensors"
+        if not path.is_file():
+            return None
+        pool = Pool.load(path)
+        empty = {row.id for row in self.files[part.name].rows if not row.objects}
+        if pool.images - empty != part.ids:
+            return None
+        return {(method, region): pool.histogram(method, region, clicks) for method in self.methods for region in REGIONS}
 
-    def pooled(self, name: str) -> frozenset[str]:
-        """Which images with an object are in the histograms of a set."""
-        pool = self.pool(name)
-        return pool.images - {row.id for row in self.files[name].rows if not row.objects} if pool else frozenset()
+    def micro(self, part: CommonSet) -> dict[str, float | None]:
+        """Measures of all pixels of a set together, as the summary has them; empty where it counts images that are not shared."""
+        own = next(entry for entry in self.summary["sets"] if entry["name"] == part.name)
+        return own.get("micro") or {} if own["images"] == part.images else {}
 
 
 @dataclass(frozen=True)
@@ -137,9 +174,19 @@ class Comparison:
         return tuple(sorted({part.group for part in self.sets}))
 
     @cached_property
+    def histograms(self) -> dict[str, list[Histograms]]:
+        """After the last prompts, by set and run; sets where every run has those of the shared images. Files are opened once."""
+        found = {}
+        for part in self.sets:
+            each = [histograms for run in self.runs if (histograms := run.histograms(part, self.last)) is not None]
+            if len(each) == len(self.runs):
+                found[part.name] = each
+        return found
+
+    @property
     def pooled(self) -> tuple[CommonSet, ...]:
-        """Sets whose histograms are, in every run, those of the shared images and no others: a pool cannot be taken apart."""
-        return tuple(part for part in self.sets if all(run.pooled(part.name) == part.ids for run in self.runs))
+        """Sets that have histograms."""
+        return tuple(part for part in self.sets if part.name in self.histograms)
 
     def plain_of(self, contender: Contender) -> Contender | None:
         """What a method is measured against: the same run without a head; None for itself and where it was not measured."""
@@ -186,6 +233,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
             f"The clicks differ: {'; '.join(f'{run.label} {run.clicked}' for run in runs)}. Own corrections go where that model was "
             "wrong, so these numbers also tell how well the clicks suited it."
         )
+    notes += _parts(runs)
+    if len({run.origin["noc"] for run in runs} - {None}) > 1:
+        notes.append("NoC is not comparable: not all results went on to the same number of clicks.")
     clicks = tuple(sorted(set.intersection(*(set(run.clicks) for run in runs))))
     if not clicks:
         raise ValueError(f"no common number of clicks: {', '.join(f'{run.folder} {list(run.clicks)}' for run in runs)}")
@@ -200,6 +250,16 @@ def compare(runs: Sequence[Run]) -> Comparison:
     return Comparison(tuple(runs), contenders, sets, clicks, (*notes, *left_out))
 
 
+def _parts(runs: Sequence[Run]) -> list[str]:
+    """Which runs took a part of every set only, in words."""
+    notes = []
+    for number in dict.fromkeys(run.max_images for run in runs if run.max_images):
+        whose = [run.label for run in runs if run.max_images == number]
+        of = f" by {' and '.join(whose)}" if len(whose) < len(runs) else ""
+        notes.append(f"Only a part of every set was measured{of}: at most {number} image{'s' * (number > 1)}, the first by name.")
+    return notes
+
+
 def _shown(run: Run, method: str) -> str:
     return f"{method} (untrained: plain entropy)" if method == HEAD and run.head_trained is False else method
 
@@ -212,7 +272,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {SUMMARY}, so no finished results; start `ruac eval --out {folder}` (again)")
     try:
         summary = json.loads(path.read_text())
-        _ = summary["model"], [(part["name"], part["group"]) for part in summary["sets"]]
+        _ = summary["model"], [(part["name"], part["group"], part["images"]) for part in summary["sets"]]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the summary of an evaluation ({error}); evaluate again") from None
     return summary
@@ -220,6 +280,7 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
     groups = {part["name"]: part["group"] for part in summary["sets"]}
+    images = {part["name"]: part["images"] for part in summary["sets"]}
     files = {}
     for name in groups:
         # a set's name is a file name wherever `ruac eval` wrote it; a changed summary must not lead elsewhere
@@ -228,7 +289,7 @@ def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
         path = folder / f"{name}.jsonl"
         if not path.is_file():
             raise ValueError(f"{path}: missing, though {SUMMARY} names the set; evaluate again with --out {folder}")
-        files[name] = read_results(path)
+        files[name] = _summarised(read_results(path), images[name])
     if not files:
         raise ValueError(f"{folder / SUMMARY}: no set in it")
     origin = next(iter(files.values())).origin
@@ -237,6 +298,12 @@ def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
     if missing := [key for key in WHO if key not in origin]:
         raise ValueError(f"{folder}: results of an older version, which do not say their {missing[0]}; evaluate again")
     return Run(folder, label, summary, origin, files, groups)
+
+
+def _summarised(file: SetFile, images: int) -> SetFile:
+    """With the rows of so many images with an object, the first: the others were made for a summary of more images."""
+    places = [place for place, row in enumerate(file.rows) if row.objects]
+    return replace(file, rows=file.rows[: places[images]]) if images < len(places) else file
 
 
 def _labels(folders: Sequence[Path], models: Sequence[str]) -> list[str]:

@@ -1,11 +1,8 @@
-"""A report as one HTML page that needs nothing else, as Markdown, and its numbers as CSV."""
+"""A report as one HTML page that needs nothing else, and as Markdown."""
 
 from __future__ import annotations
 
 import base64
-import csv
-import io
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,26 +10,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ruac.report.blocks import Cell, Listing, Picture, Report, Table
-from ruac.report.measures import AGREEMENT, MASKS, PEOPLE, PIXELS
-from ruac.report.scores import REGIONS, Score, Scores
 
 FIGURES = "figures"
 MEDIA = {".svg": "image/svg+xml", ".jpg": "image/jpeg"}
-CSV_HEADER = (
-    "scope",
-    "name",
-    "model",
-    "method",
-    "measure",
-    "region",
-    "prompts",
-    "mean",
-    "low",
-    "high",
-    "gain",
-    "gain_low",
-    "gain_high",
-)
 
 
 def html(report: Report) -> str:
@@ -62,44 +42,6 @@ def markdown(report: Report) -> str:
                     )
             blocks += map(_text, block.notes)
     return "\n\n".join([*blocks, _text(report.made)]) + "\n"
-
-
-def numbers(scores: Scores) -> str:
-    """Every measure of every method, set, group, region and number of prompts, in its own unit, not in per cent."""
-    comparison = scores.comparison
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(CSV_HEADER)
-    scopes = [("all", "", None), *(("group", group, group) for group in comparison.groups)]
-    for contender in comparison.contenders:
-        plain = comparison.plain_of(contender)
-        for measure in (*MASKS, *PIXELS, *AGREEMENT, *PEOPLE):
-            for clicks in comparison.clicks:
-                for region in REGIONS if measure.kind == "pixel" else ("",):
-                    every = scores.of(contender, measure, region, clicks)
-                    if not every.defined.any():
-                        continue
-                    gain = (
-                        None
-                        if plain is None or measure.kind == "mask"
-                        else scores.gain(contender, plain, measure, region, clicks)
-                    )
-                    who = (comparison.runs[contender.index].label, contender.method, measure.name, region, clicks)
-                    for scope, name, group in scopes:
-                        members = scores.members(group)
-                        writer.writerow(
-                            (scope, name, *who, *_three(every.mean(members)), *_three(gain.mean(members) if gain else None))
-                        )
-                    for i, part in enumerate(comparison.sets):
-                        writer.writerow(("set", part.name, *who, *_three(every.of(i)), *_three(gain.of(i) if gain else None)))
-    return buffer.getvalue()
-
-
-def _three(score: Score | None) -> tuple[str, str, str]:
-    if score is None or not score.defined:
-        return "", "", ""
-    low, high = (f"{end:.6g}" if math.isfinite(end) else "" for end in score.interval)
-    return f"{score.value:.6g}", low, high
 
 
 def _data_uri(picture: Picture) -> str:

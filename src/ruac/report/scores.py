@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ruac.evaluate.bootstrap import DRAWS, defined_mean, estimate
-from ruac.report.measures import Measure
+from ruac.evaluate.correlation import EQUAL
+from ruac.report.measures import EXPECTED_BIAS, EXPECTED_MAE, EXPECTED_PEARSON, Measure
 from ruac.report.read import CommonSet, Comparison, Contender
 
 Numbers = NDArray[np.float64]
@@ -98,6 +99,12 @@ class Scores:
             np.stack([drawn_means(values, part) for part, values in every]),
         )
 
+    def micro(self, contender: Contender, measure: Measure, region: str, clicks: int) -> SetScores:
+        """Of all pixels of a set together, without draws; of pixels only, and where no image is left out of the comparison."""
+        run, key = self.comparison.runs[contender.index], image_key(contender.method, measure, region, clicks)
+        values = np.array([run.micro(part).get(key) for part in self.comparison.sets], float)  # None becomes NaN
+        return SetScores(values, np.full((len(values), DRAWS), np.nan))
+
     def cost(self, contender: Contender) -> float:
         """Times a plain click; NaN where it was not measured."""
         factors = (self.comparison.runs[contender.index].summary.get("cost") or {}).get("factors") or {}
@@ -144,12 +151,17 @@ def weighted_spearman(x: Numbers, y: Numbers, weights: Numbers) -> Numbers:
 
     NaN where either has no spread.
     """
-    ranks = [_ranks(values, weights) for values in (x, y)]
+    return weighted_pearson(_ranks(x, weights), _ranks(y, weights), weights)
+
+
+def weighted_pearson(x: Numbers, y: Numbers, weights: Numbers) -> Numbers:
+    """The same of values themselves, x and y [objects] or [draws, objects]."""
     total = weights.sum(1, keepdims=True)
-    centred = [r - (weights * r).sum(1, keepdims=True) / total for r in ranks]
+    centred = [values - (weights * values).sum(1, keepdims=True) / total for values in (x, y)]
     covariance, *variances = ((weights * a * b).sum(1) for a, b in (centred, (centred[0],) * 2, (centred[1],) * 2))
-    scale = np.sqrt(variances[0] * variances[1])
-    return np.divide(covariance, scale, out=np.full(len(scale), np.nan), where=scale > 0)
+    squares = [(weights * values**2).sum(1) for values in (x, y)]
+    spread = np.all([variance > EQUAL**2 * square for variance, square in zip(variances, squares, strict=True)], 0)
+    return np.divide(covariance, np.sqrt(variances[0] * variances[1]), out=np.full(len(covariance), np.nan), where=spread)
 
 
 def _ranks(values: Numbers, weights: Numbers) -> Numbers:
@@ -175,9 +187,17 @@ def _agreement(part: CommonSet, index: int, measure: Measure, name: str, clicks:
     expected, true, weights = expected[known], true[known], weights[:, known].astype(float)
     if not len(expected):
         return Score(float("nan"), np.full(DRAWS, np.nan))
-    if measure.name.endswith("spearman"):
-        values = weighted_spearman(expected, true, weights)
+    gap = expected - true
+    if measure == EXPECTED_MAE:
+        values = _weighted_mean(np.abs(gap), weights)
+    elif measure == EXPECTED_BIAS:
+        values = _weighted_mean(gap, weights)
     else:
-        total = weights.sum(1)
-        values = np.divide(weights @ np.abs(expected - true), total, out=np.full(len(total), np.nan), where=total > 0)
+        values = (weighted_pearson if measure == EXPECTED_PEARSON else weighted_spearman)(expected, true, weights)
     return Score(float(values[0]), values[1:])
+
+
+def _weighted_mean(values: Numbers, weights: Numbers) -> Numbers:
+    """Of values [objects], [draws]; NaN where a draw has none."""
+    total = weights.sum(1)
+    return np.divide(weights @ values, total, out=np.full(len(total), np.nan), where=total > 0)

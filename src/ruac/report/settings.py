@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import shlex
+from collections.abc import Sequence
 from importlib.metadata import version
 
 from ruac.report.blocks import Block, Cell, Listing, Section, Table
@@ -24,8 +25,9 @@ def settings(comparison: Comparison, command: str, made: str) -> Section:
             (*(evaluation(run) for run in comparison.runs), command),
             commands=True,
             notes=(
-                "The evaluations' commands follow from the recorded settings; where the data lies, --head, --device and --max-images "
-                "are not recorded. DATA stands for the folder of the sets.",
+                "The evaluations' commands follow from the recorded settings and from the folders as they were typed. --device is not "
+                "recorded, nor where fitted methods and the models of an ensemble lay; results of older versions do not tell their "
+                "--data, --head and --max-images. Words in capitals stand for what is not recorded.",
             ),
         ),
         Listing("This page", (made, f"Python {platform.python_version()}", ", ".join(f"{p} {version(p)}" for p in PACKAGES))),
@@ -39,10 +41,11 @@ def settings(comparison: Comparison, command: str, made: str) -> Section:
 
 def evaluation(run: Run) -> str:
     """The command that gives such results again."""
-    words = ["ruac", "eval", "--data", "DATA", "--model", run.model]
+    words = ["ruac", "eval", *_paths(run, "data", ["DATA"]), "--model", run.model, *_paths(run, "head", [])]
     # a suite fixes the other settings, and refuses to be told them
-    words += ["--suite", str(run.origin["suite"])] if run.origin["suite"] else []
-    for key, option in (EXTRA if run.origin["suite"] else OPTIONS | EXTRA).items():
+    words += ["--suite", run.suite] if run.suite else []
+    words += ["--max-images", str(run.max_images)] if run.max_images else []
+    for key, option in (EXTRA if run.suite else OPTIONS | EXTRA).items():
         value = run.origin[key]
         if value is not None:
             words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
@@ -50,9 +53,15 @@ def evaluation(run: Run) -> str:
     words += ["--methods", ",".join(name for name in run.methods if name not in fitted and not (members and name == ENSEMBLE))]
     words += ["--rivals", *(f"{name}.safetensors" for name in fitted)] if fitted else []
     words += ["--ensemble", *(f"MODEL{number}" for number, _ in enumerate(members, 1))] if members else []
-    words += ["--prompts", "CLICKS"] if run.origin["prompts"] else []
-    words += ["--calibration", "CALIBRATION"] if run.origin["temperatures"] else []
+    words += _paths(run, "prompts", ["CLICKS"]) if run.origin["prompts"] else []
+    words += _paths(run, "calibration", run.calibration or ["CALIBRATION"]) if run.origin["temperatures"] else []
     return shlex.join([*words, "--out", str(run.folder)])
+
+
+def _paths(run: Run, option: str, otherwise: Sequence[str]) -> list[str]:
+    """The option as it was typed."""
+    found = run.paths.get(option, otherwise)
+    return [f"--{option}", *found] if found else []
 
 
 def _table(comparison: Comparison) -> Table:
@@ -67,8 +76,10 @@ def _table(comparison: Comparison) -> Table:
         ("measured after … prompts", [", ".join(map(str, run.clicks)) for run in runs]),
         ("first prompt", [str(run.origin["prompt"]) for run in runs]),
         ("objects an image, at most", [f"{run.origin['max_objects']} (seed {run.origin['seed']})" for run in runs]),
+        ("images of each set", [_images(run) for run in runs]),
         ("clicks", [run.clicked for run in runs]),
-        ("suite", [str(run.origin["suite"] or "–") for run in runs]),
+        ("clicks tried for NoC", [str(run.origin["noc"] or "–") for run in runs]),
+        ("suite", [run.suite or "–" for run in runs]),
         ("fitted temperatures", [_temperatures(run) for run in runs]),
         ("fitted methods, sha256 of the files", [_fitted(run) for run in runs]),
         ("ensemble with, sha256 of the weights", [", ".join(run.origin.get("ensemble") or ()) or "–" for run in runs]),
@@ -83,6 +94,13 @@ def _fitted(run: Run) -> str:
     return ", ".join(f"{name} {sha256}" for name, sha256 in (run.origin.get("rivals") or {}).items()) or "–"
 
 
+def _images(run: Run) -> str:
+    if run.max_images:
+        return f"at most {run.max_images}, the first by name"
+    return "all" if "max_images" in run.summary else "not recorded"
+
+
 def _temperatures(run: Run) -> str:
     fitted = run.origin["temperatures"] or {}
-    return ", ".join(f"{value:.3g} after {prompts}" for prompts, value in fitted.items()) or "–"
+    values = ", ".join(f"{value:.3g} after {prompts}" for prompts, value in fitted.items())
+    return f"{values}, fitted on {', '.join(run.calibration) or 'sets not recorded'}" if values else "–"

@@ -10,10 +10,10 @@ PLACES = MappingProxyType(
         "band": "only the pixels within 2 % of the image diagonal of the object, true or predicted",
     }
 )
+SHORT_PLACES = MappingProxyType({"image": "whole image", "band": "band around the object"})
 EXAMPLES_MISSING = (
     "There are no pictures here, because the report was made without the data. With it and the model it shows, for a few "
-    "sets, the image where uncertainty and error agree best and the one where they agree least: ruac report RESULTS --data "
-    "DATA --model MODEL --out report"
+    "sets, the image where uncertainty and error agree best and the one where they agree least. To see them, type:"
 )
 UNITS = "In per cent, but for NLL (nats) and cost (times a plain click)."
 SEE_WORDS = "What the methods and the measures are, the last section says."
@@ -38,6 +38,10 @@ EQUAL_MASKS = (
     "says of each pixel's chance to be wrong, not in the mask. Methods of different models judge different masks, with other "
     "errors: compare those by AURC, Brier and NLL, which count the errors too, rather than by AUROC or AUPR, and keep an eye "
     "on J&F."
+)
+MICRO_NOTES = (
+    "Every pixel of a set counts the same here, so that large images count more; sets count the same. In per cent, but for NLL "
+    "(nats). ★ best of its column. There are no intervals, because pixels of one image are not independent.",
 )
 FLATTERED = "The best of several methods is chosen here by the very numbers that are shown, which flatters it a little."
 MASK_WORDS = (
@@ -90,6 +94,10 @@ PAPER_WORDS = (
     "every detail. Ours are means over images, after the number of prompts named. 'Bayes' is the paper's Bayesian decoder "
     "without the attack.",
 )
+AVERAGES_WORDS = (
+    "What the paper reports of its own models, each a mean over its 23 domains: for orientation, because no number of this report is "
+    "a mean over the same domains."
+)
 LIMITS = (
     "The simulated person always clicks in the middle of the largest error; people do not. Sets are small samples of their "
     "domains, and which domains there are decides what a mean over them is worth. Intervals tell how the numbers would move "
@@ -119,6 +127,8 @@ GAIN_NOTES = (
     "It does not show how good a method is, only whether it is better than plain.",
 )
 RANK_NOTES = (
+    "Ranked are three measures only, one for each question: does doubt find the errors (AUROC), how much error is left (AURC), is the "
+    "doubt of the right size (ECE). The numbers of the other measures are in the CSV file.",
     "On every set the methods are ranked, 1 is best; drawn is each one's mean rank. A bar joins methods whose mean ranks are "
     "closer than the critical difference: these sets do not tell them apart (Nemenyi's test after Friedman's, 5 %).",
     "Ranks do not show by how much a method is better: a thousandth of a point counts like ten. The test takes the sets for "
