@@ -261,6 +261,7 @@ def test_how_many_images_and_what_was_typed_are_recorded_and_right_in_the_end(
         evaluate([Path("squares")], model=str(tiny_model_folder), clicks="1", out=out, max_images=number)
         summary = json.loads((out / "summary.json").read_text())
         assert (summary["max_images"], summary["sets"][0]["images"]) == (number, number or 3)
+        assert ("Only the first" in (out / "summary.md").read_text()) == (number is not None)
         assert summary["paths"] == {"data": ["squares"]}
         assert "max_images" not in summary["origin"]
 

@@ -73,7 +73,7 @@ def test_rivals_and_an_ensemble_are_judged_on_the_masks_of_the_model_and_reporte
     page = (tmp_path / "report" / "report.md").read_text()
     assert store.sha256(file) in page
     assert weights_sha256(load(other)) in page
-    assert "--methods head,plain --rivals dropout.safetensors --ensemble MODEL1 --out" in page
+    assert f"--methods head,plain --rivals {file} --ensemble {other} --out" in page
 
 
 def test_results_of_other_files_are_refused(

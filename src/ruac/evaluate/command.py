@@ -100,6 +100,7 @@ def evaluate(
     loaded = load(model, crew.device, head=head)
     fitted = _fitted(names, calibration, sets, loaded, protocol, out, crew) if calibration else None
     typed = {"data": data, "head": [head], "calibration": calibration or [], "prompts": [prompts]}
+    typed |= {"rivals": rivals or [], "ensemble": ensemble or []}
     paths = {option: tuple(str(path) for path in given if path) for option, given in typed.items() if any(given)}
     study = Study(baselines.methods(names, fitted), told, fitted, suite, paths=paths)
     study = _with_others(study, loaded, rivals or [], ensemble or [])

@@ -198,6 +198,7 @@ def markdown(summary: Summary) -> str:
     origin = summary.origin
     last = origin.clicks[-1]
     own = "prompts from a file" if origin.prompts else "the model's own correction clicks"
+    first = f" Only the first {summary.max_images} images by name of each set." if summary.max_images else ""
     others = [method for method in origin.methods if method != REFERENCE] or list(origin.methods)
     grids = [method_grid(summary, region, last) for region in ("image", "band")]
     grids += [mask_grid(summary)]
@@ -214,7 +215,7 @@ def markdown(summary: Summary) -> str:
     blocks = [
         f"# Evaluation of {summary.model}",
         f"ruac {origin.ruac}, weights sha256 {origin.weights[:12]}…; first prompt: {origin.prompt}; at most {origin.max_objects} "
-        f"objects an image (seed {origin.seed}) of at least {MIN_PIXELS} pixels; {own}.",
+        f"objects an image (seed {origin.seed}) of at least {MIN_PIXELS} pixels; {own}.{first}",
         *_suite(summary),
         "Objects are averaged within an image, images within a set, sets within a group; 'micro' counts all pixels of a set or group "
         f"together. In brackets: 95 % bootstrap interval over images ({DRAWS} draws; differences are paired). All methods are judged "

@@ -26,8 +26,8 @@ def settings(comparison: Comparison, command: str, made: str) -> Section:
             commands=True,
             notes=(
                 "The evaluations' commands follow from the recorded settings and from the folders as they were typed. --device is not "
-                "recorded, nor where fitted methods and the models of an ensemble lay; results of older versions do not tell their "
-                "--data, --head and --max-images. Words in capitals stand for what is not recorded.",
+                "recorded; results of older versions do not tell their folders, files and --max-images. Words in capitals stand for "
+                "what is not recorded.",
             ),
         ),
         Listing("This page", (made, f"Python {platform.python_version()}", ", ".join(f"{p} {version(p)}" for p in PACKAGES))),
@@ -51,8 +51,8 @@ def evaluation(run: Run) -> str:
             words += [option, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     fitted, members = run.origin.get("rivals") or {}, run.origin.get("ensemble") or []
     words += ["--methods", ",".join(name for name in run.methods if name not in fitted and not (members and name == ENSEMBLE))]
-    words += ["--rivals", *(f"{name}.safetensors" for name in fitted)] if fitted else []
-    words += ["--ensemble", *(f"MODEL{number}" for number, _ in enumerate(members, 1))] if members else []
+    words += _paths(run, "rivals", [f"{name}.safetensors".upper() for name in fitted])
+    words += _paths(run, "ensemble", [f"MODEL{number}" for number, _ in enumerate(members, 1)])
     words += _paths(run, "prompts", ["CLICKS"]) if run.origin["prompts"] else []
     words += _paths(run, "calibration", run.calibration or ["CALIBRATION"]) if run.origin["temperatures"] else []
     return shlex.join([*words, "--out", str(run.folder)])
