@@ -4,8 +4,9 @@
 
 Side by side in one run, alternating, medians: a click answered by the plain decoder; by the decoder, the exact head and its analytic
 uncertainty; and by transformers' own forward pass from the same embeddings. Then, in rounds of their own because they empty the
-processor's caches, the decoder and 20 Monte Carlo passes of the published head, as its authors run it. Exits 1 unless the second takes at most 1.05 times as long as the first and at most a tenth of the last,
-with few extra parameters. The ratio comes from the median of the differences within rounds: a virtual machine's speed wanders.
+processor's caches, the decoder and 20 Monte Carlo passes of the published head, as its authors run it. Exits 1 unless the second
+takes at most 1.05 times as long as the first and at most a tenth of the last, with few extra parameters. The ratio comes
+from the median of the differences within rounds: a virtual machine's speed wanders.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from ruac.data.folder import IGNORE, FolderSet, Sample, find_sets
 from ruac.data.prompts import jittered_box
@@ -36,7 +37,6 @@ from ruac.evaluate.object_quality import object_quality
 from ruac.evaluate.protocol import Protocol, choose_objects, read
 from ruac.machine import describe_machine
 from ruac.predictor import Prediction, Predictor, Prompt
-from ruac.quality.read_outs import stability
 
 KEPT = 0.8
 BETTER_SHARE, LEAST_GAP = 0.75, 0.6
@@ -44,6 +44,7 @@ RANKINGS = ("expected_iou", "predicted_iou", "stability", "closed_form")
 FIGURES = ("gap", "kept", "spearman", "pearson", "mae")
 DRAWS = 200
 FEWEST = 5  # masks of a set: fewer cannot be ranked
+MARGIN = 1.0  # Segment Anything's own, in logits
 
 
 def main() -> int:
@@ -91,6 +92,12 @@ def rank(answer: Prediction) -> list[float]:
     low = answer.distribution.crop(answer.frame, answer.side)
     predicted = float(np.clip(answer.score, 0, 1))
     return [float(answer.expected_iou[0]), predicted, float(stability(low.prompt)[0]), float(low.expected_iou()[0])]
+
+
+def stability(logit: Tensor) -> Tensor:
+    """Segment Anything's stability score of masks [..., h, w]: IoU of those where the logit is above MARGIN and above -MARGIN."""
+    sure, perhaps = ((logit > margin).sum((-2, -1)) for margin in (MARGIN, -MARGIN))
+    return sure / perhaps.clamp_min(1)
 
 
 def judge(tables: dict[str, list[NDArray[np.float64]]], draws: int) -> dict[str, object]:

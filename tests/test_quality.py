@@ -8,57 +8,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from scipy.stats import norm
+from sklearn.linear_model import LinearRegression
 from squares import write_set
 
 from ruac.cli import FAILED, WRONG_USE, main
 from ruac.distribution import MaskDistribution
 from ruac.loading import load
 from ruac.model import RuacModel
-from ruac.quality.read_outs import FEATURES, Quality, read_outs, stability
-from ruac.quality.ridge import STRENGTHS, fit, ridge
-
-NONE = dict.fromkeys(FEATURES, 0.0)
+from ruac.quality.expected import OFFSETS, SHIFT, SHIFTS, Quality, shifted_iou
+from ruac.quality.fit import fit, least_squares
 
 
-def moments(mean: np.ndarray) -> MaskDistribution:
+def moments(mean: np.ndarray, variance: float = 0.0) -> MaskDistribution:
     tensor = torch.from_numpy(mean.astype(np.float32))
-    return MaskDistribution(tensor, torch.ones_like(tensor))
+    return MaskDistribution(tensor, torch.full_like(tensor, variance))
 
 
-def test_read_outs_of_a_mask_that_can_be_counted_by_hand() -> None:
-    mean = np.full((2, 8, 8), -5.0)
-    mean[0, 1:3, 1:4] = 4.0  # six sure cells
-    mean[0, 1, 1] = 0.5  # of which one is not
-    mean[0, 6, 6] = 4.0  # a part of its own
-    distribution = moments(mean)
-    found = dict(zip(FEATURES, read_outs(distribution, torch.tensor([1.7, 0.3])).T.tolist(), strict=True))
-    assert found["expected_iou"] == pytest.approx(distribution.expected_iou().tolist())
-    assert found["stability"] == pytest.approx([6 / 7, 0])
-    assert found["predicted_iou"] == pytest.approx([1, 0.3])
-    # of 2 x 3 cells, rows 0..2 by columns 0..3 less the two within; of one cell, the four that see it
-    assert found["outline"] == pytest.approx([math.log1p((12 - 2 + 4) / 7), 0])
-    assert found["wholeness"] == pytest.approx([6 / 7, 0])
+def test_shifted_iou_is_the_mean_iou_with_the_masks_of_all_offsets() -> None:
+    distribution = moments(np.random.default_rng(0).normal(0, 2, (3, 6, 10)), variance=0.7)
+    logit = distribution.scaled_mean().numpy()
+    for found, own in zip(shifted_iou(distribution).tolist(), logit, strict=True):
+        ious = [((own > 0) & (own > t)).sum() / ((own > 0) | (own > t)).sum() for t in OFFSETS]
+        assert found == pytest.approx(np.mean(ious))
 
 
-def test_stability_is_the_iou_of_two_thresholds() -> None:
-    logit = torch.linspace(-3, 3, 60).reshape(1, 6, 10)
-    inner, outer = logit > 1, logit > -1
-    assert stability(logit).tolist() == pytest.approx([(inner & outer).sum().item() / (inner | outer).sum().item()])
+def test_offsets_are_quantiles_of_a_normal_distribution_around_zero() -> None:
+    assert len(OFFSETS) == SHIFTS
+    assert pytest.approx(norm.ppf((np.arange(SHIFTS) + 0.5) / SHIFTS, scale=SHIFT)) == OFFSETS
+
+
+def test_sure_masks_stay_doubtful_ones_do_not_and_empty_ones_are_nothing() -> None:
+    mean = np.full((4, 8, 8), -9.0)
+    mean[0, 2:6, 2:6] = 9.0
+    mean[1, 2:6, 2:6] = 0.5
+    mean[2] = 0.5
+    found = shifted_iou(moments(mean)).tolist()
+    assert found[0] == 1
+    assert found[1] < 0.7
+    assert found[3] == 0
+    doubted = shifted_iou(moments(mean[:1], variance=200.0)).item()
+    assert doubted < found[0]
 
 
 def test_expected_iou_stays_between_none_and_all_and_is_none_for_an_empty_mask() -> None:
-    mean = np.full((3, 4, 4), 5.0)
-    mean[2] = -5.0
-    predicted = torch.tensor([0.2, 0.9, 0.9])
-    quality = Quality(0.0, NONE | {"predicted_iou": 1.0})
-    assert quality.expected_iou(moments(mean), predicted).tolist() == pytest.approx([0.2, 0.9, 0])
-    assert Quality(0.0, NONE | {"predicted_iou": 9.0}).expected_iou(moments(mean), predicted).tolist() == [1, 1, 0]
-    assert Quality(-9.0, NONE).expected_iou(moments(mean), predicted).tolist() == [0, 0, 0]
+    mean = np.full((3, 4, 4), 9.0)
+    mean[1, :2] = 0.5
+    mean[2] = -9.0
+    middle = shifted_iou(moments(mean))[1].item()
+    assert 0 < middle < 1
+    assert Quality(0.1, 0.5).expected_iou(moments(mean)).tolist() == pytest.approx([0.6, 0.1 + 0.5 * middle, 0])
+    assert Quality(0.0, 9.0).expected_iou(moments(mean)).tolist() == [1, 1, 0]
+    assert Quality(-9.0, 0.0).expected_iou(moments(mean)).tolist() == [0, 0, 0]
 
 
-def test_coefficients_survive_json() -> None:
-    quality = Quality(0.1, {name: 0.1 * i for i, name in enumerate(FEATURES)})
+def test_the_line_survives_json() -> None:
+    quality = Quality(0.1, 0.9)
     assert Quality.of(json.loads(json.dumps(quality.as_numbers()))) == quality
     assert Quality.of(None) is None
 
@@ -68,10 +73,9 @@ def test_coefficients_survive_json() -> None:
     [
         {},
         {"intercept": 1.0},
-        NONE,
-        NONE | {"intercept": math.nan},
-        NONE | {"intercept": "1"},
-        NONE | {"intercept": 0.0, "more": 1.0},
+        {"intercept": math.nan, "slope": 1.0},
+        {"intercept": "1", "slope": 1.0},
+        {"intercept": 0.0, "slope": 1.0, "more": 1.0},
     ],
 )
 def test_anything_else_is_refused(stored: dict) -> None:
@@ -79,49 +83,28 @@ def test_anything_else_is_refused(stored: dict) -> None:
         Quality.of(stored)
 
 
-@pytest.mark.parametrize("strength", [1e-6, 0.1, 3.0])
-def test_the_ridge_is_scikit_learns_on_standardised_columns(strength: float) -> None:
+def test_the_line_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
-    x, weight = rng.normal(3, [1, 10, 0.1], (40, 3)), rng.random(40) + 0.1
-    y = 0.5 + x @ [0.02, 0.003, -0.4] + rng.normal(0, 0.01, 40)
-    line = ridge(x, y, weight, strength)
-    share = weight / weight.sum()
-    z = (x - share @ x) / np.sqrt(share @ (x - share @ x) ** 2)
-    other = Ridge(alpha=strength).fit(z, y, sample_weight=share)
-    np.testing.assert_allclose(line.intercept + x @ line.slope, other.predict(z), atol=1e-9)
-
-
-def test_a_column_that_is_always_the_same_gets_no_weight() -> None:
-    x = np.c_[np.linspace(0, 1, 9), np.ones(9)]
-    line = ridge(x, x[:, 0], np.ones(9), 1e-9)
-    assert line.slope == pytest.approx([1, 0], abs=1e-6)
+    x, weight = rng.normal(3, 2, 40), rng.random(40) + 0.1
+    y = 0.5 + 0.02 * x + rng.normal(0, 0.01, 40)
+    line, other = least_squares(x, y, weight), LinearRegression().fit(x[:, None], y, sample_weight=weight)
+    assert (line.intercept, line.slope) == pytest.approx((other.intercept_, other.coef_[0]))
+    assert least_squares(np.ones(3), np.array([0.1, 0.2, 0.6]), np.ones(3)) == Quality(pytest.approx(0.3), 0.0)
 
 
 def test_every_group_counts_alike_whatever_its_size() -> None:
-    x = np.zeros((110, len(FEATURES)))
     y = np.r_[np.full(100, 0.2), np.full(10, 0.8)]
-    assert fit(x, y, ["large"] * 100 + ["small"] * 10).quality.intercept == pytest.approx(0.5)
+    assert fit(np.zeros(110), y, ["large"] * 100 + ["small"] * 10).quality.intercept == pytest.approx(0.5)
 
 
 def test_each_group_is_foretold_from_the_others_alone() -> None:
-    x = np.zeros((30, len(FEATURES)))
     y = np.repeat([0.1, 0.2, 0.9], 10)
-    assert fit(x, y, np.repeat(["a", "b", "c"], 10).tolist()).foretold == pytest.approx(np.repeat([0.55, 0.5, 0.15], 10))
-
-
-def test_a_read_out_that_deceives_in_other_groups_is_held_small() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(0, 1, (400, len(FEATURES)))
-    group = np.repeat(np.arange(8), 50)
-    # the first read-out tells the truth in all groups; the second tells each group something else
-    y = 0.5 + 0.05 * x[:, 0] + 0.1 * x[:, 1] * np.where(group % 2, 1, -1)
-    found = fit(x, y, [str(g) for g in group])
-    assert found.strength == max(STRENGTHS)
-    assert abs(found.quality.weights["stability"]) < 0.3 * found.quality.weights["expected_iou"]
+    found = fit(np.zeros(30), y, np.repeat(["a", "b", "c"], 10).tolist())
+    assert found.foretold == pytest.approx(np.repeat([0.55, 0.5, 0.15], 10))
 
 
 def test_one_group_or_no_number_is_refused() -> None:
-    x, y = np.zeros((4, len(FEATURES))), np.zeros(4)
+    x, y = np.zeros(4), np.zeros(4)
     with pytest.raises(ValueError, match="1 groups of examples"):
         fit(x, y, ["a"] * 4)
     with pytest.raises(ValueError, match="not a finite number"):
@@ -144,10 +127,10 @@ def fitted(tiny_model_folder: Path, data: Path, tmp_path_factory: pytest.TempPat
     return out
 
 
-def test_the_command_writes_a_model_with_coefficients_and_the_same_weights(fitted: Path, tiny_model: RuacModel) -> None:
+def test_the_command_writes_a_model_with_a_line_and_the_same_weights(fitted: Path, tiny_model: RuacModel) -> None:
     model = load(fitted)
     assert model.config.quality is not None
-    assert set(model.config.quality) == {"intercept", *FEATURES}
+    assert set(model.config.quality) == {"intercept", "slope"}
     assert all(torch.equal(value, tiny_model.state_dict()[name]) for name, value in model.state_dict().items())
 
 

@@ -24,7 +24,7 @@ from ruac.heads import PlainHead, make_head
 class RuacConfig(PreTrainedConfig):
     """sam: the configuration of the Segment Anything model, with its model_type; head: a name that `heads.make_head` knows;
     head_trained: whether the head's variance means anything yet. Until it does, the model answers with the plain logits; quality:
-    coefficients of the calibrated expected IoU, as `ruac quality` fits them to these weights and this head, or None.
+    the line of the calibrated expected IoU, as `ruac quality` fits it to these weights and this head, or None.
     """
 
     model_type = "ruac"

@@ -21,7 +21,7 @@ from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
 from ruac.loading import load
 from ruac.model import RuacModel, chosen_token
-from ruac.quality.read_outs import Quality
+from ruac.quality.expected import Quality
 from ruac.regions import Mask, depth, fewest, heaviest_region, interior_point, region_around
 
 # shares of the expected error that the most doubtful pixels hold: those that deserve a click, and those that deserve a look
@@ -111,7 +111,7 @@ class Prediction:
         if self.quality is None:
             return self._full.expected_iou().numpy()
         low = self.distribution.crop(self.frame, self.side)
-        return self.quality.expected_iou(low, torch.from_numpy(self.iou)).numpy()
+        return self.quality.expected_iou(low).cpu().numpy()
 
     @cached_property
     def aleatoric(self) -> NDArray[np.float32]:

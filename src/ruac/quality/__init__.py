@@ -1,5 +1,5 @@
-"""How good is a whole mask? Its expected IoU, calibrated by a ridge regression on a few read-outs of its pixels' probabilities.
+"""How good is a whole mask? Its expected IoU, calibrated on labelled pictures.
 
-read_outs: what is read out, and the coefficients that a model's configuration holds; ridge: how they are found; examples: what they
-are found on; command: `ruac quality`.
+expected: what a mask's logits say of it, and the line through that which a model's configuration holds; fit: how the line is found;
+examples: what it is found on; command: `ruac quality`.
 """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ruac.data.folder import FolderSet
     from ruac.model import RuacModel
     from ruac.quality.examples import Examples
-    from ruac.quality.ridge import Fit
+    from ruac.quality.fit import Fit
 
 FEWEST, FEW = 2, 50  # pictures
 FOLDS = 5  # of the pictures, where they are all of one set
@@ -48,16 +48,16 @@ def quality(
 ) -> None:
     """Teach a model to tell how good its masks are: an expected IoU that is right on average, from labelled pictures.
 
-    A few numbers of each mask (the IoU that its pixels' probabilities expect, how stable it is, the decoder's own guess, its shape)
-    are weighted so that they foretell the true IoU, after one, three and five clicks and for boxes, on the pictures as they are and as
-    other cameras would show them. A table says how well that works on sets that were not fitted on. The weights, six numbers, are kept
-    in the model's configuration; `ruac predict` and `ruac label` use them. Takes minutes on a CPU.
+    How much of a mask stays when all its logits are off together foretells its true IoU: a line through both is fitted, after one,
+    three and five clicks and for boxes, on the pictures as they are and as other cameras would show them. A table says how well that
+    works on sets that were not fitted on. The line, two numbers, is kept in the model's configuration; `ruac predict` and `ruac label`
+    use it. Takes minutes on a CPU.
 
     Example: ruac quality --model runs/nano/model --data data/train --out runs/nano/model
 
     Args:
         data: Data sets (folders with images/ and masks/), or folders of them: those that the model was trained on, or like yours.
-        out: Folder for the model with its weights of quality. In its own folder only the configuration changes.
+        out: Folder for the model with its line of quality. In its own folder only the configuration changes.
         model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
         head: A head trained for that model, as a file.
         all_pictures: Use all pictures, not only the one in twenty that training holds out: for sets that the model was not trained on.
@@ -104,9 +104,7 @@ def quality(
     else:
         loaded.save_pretrained(out)
     console.print(table(found, fitted))
-    console.print(
-        f"Fitted on {len(fitted.foretold)} masks of {len(found.parts)} pictures, strength {fitted.strength:g}. Model: {out}"
-    )
+    console.print(f"Fitted on {len(fitted.foretold)} masks of {len(found.parts)} pictures. Model: {out}")
     if found.failed:
         raise WorkError("\n".join([f"{len(found.failed)} pictures could not be read:", *found.failed]))
 
@@ -161,7 +159,7 @@ def survey(
 def fit_survey(found: Survey) -> Fit:
     """Sets foretell each other, or the pictures of a single set do."""
     from ruac.quality.examples import Examples
-    from ruac.quality.ridge import fit
+    from ruac.quality.fit import fit
 
     several = len({name for name, _ in found.parts}) > 1
     groups = [
@@ -170,7 +168,7 @@ def fit_survey(found: Survey) -> Fit:
         for _ in range(len(examples))
     ]
     examples = Examples.join([examples for _, examples in found.parts])
-    return fit(examples.read_outs, examples.iou, groups)
+    return fit(examples.shifted_iou, examples.iou, groups)
 
 
 def table(found: Survey, fitted: Fit) -> Table:
@@ -179,13 +177,12 @@ def table(found: Survey, fitted: Fit) -> Table:
 
     from ruac.evaluate.object_quality import object_quality
     from ruac.quality.examples import Examples
-    from ruac.quality.read_outs import FEATURES
 
     names = [name for name, examples in found.parts for _ in range(len(examples))]
     examples = Examples.join([examples for _, examples in found.parts])
     guesses = {
-        "predicted IoU": examples.read_outs[:, FEATURES.index("predicted_iou")],
-        "closed form": examples.read_outs[:, FEATURES.index("expected_iou")],
+        "predicted IoU": examples.predicted_iou,
+        "closed form": examples.expected_iou,
         "fitted elsewhere": fitted.foretold,
     }
     grid = Table("set", "masks", "mean IoU", *guesses, caption="rank correlation with the true IoU, mean error")

@@ -22,7 +22,7 @@ from ruac.evaluate.metrics import iou
 from ruac.evaluate.protocol import LabelledImage, Protocol, choose_objects
 from ruac.evaluate.question import Picture
 from ruac.model import RuacModel
-from ruac.quality.read_outs import read_outs
+from ruac.quality.expected import shifted_iou
 from ruac.regions import Mask
 
 CLICKS = (1, 3, 5)
@@ -30,9 +30,11 @@ CLICKS = (1, 3, 5)
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Of each of n masks: read_outs [n, FEATURES] and true iou [n]."""
+    """Of each of n masks: `shifted_iou`, expected_iou by its pixels' probabilities, predicted_iou by the decoder, and the true iou."""
 
-    read_outs: NDArray[np.float64]
+    shifted_iou: NDArray[np.float64]
+    expected_iou: NDArray[np.float64]
+    predicted_iou: NDArray[np.float64]
     iou: NDArray[np.float64]
 
     def __len__(self) -> int:
@@ -68,4 +70,5 @@ def _example(picture: Picture, answer: Answer, truth: Mask, valid: Mask) -> Exam
     question = answer.question
     low = question.low.crop(picture.frame, picture.model.side).map(lambda value: value[0, answer.index])
     predicted = question.decoded.iou.gather(2, question.token[..., None])[0, answer.index]
-    return Examples(read_outs(low, predicted).numpy(), np.array([iou(answer.mask, truth, valid)]))
+    shifted, expected, guessed = (v.cpu().double().numpy() for v in (shifted_iou(low), low.expected_iou(), predicted.clamp(0, 1)))
+    return Examples(shifted, expected, guessed, np.array([iou(answer.mask, truth, valid)]))
