@@ -17,6 +17,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from ruac.machine import describe_machine
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STEPS, IMAGES, OBJECTS = 60, 6, 4  # of training; of each set, and of an image, in the evaluation
+PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,12 @@ def shortened(name: str, steps: int, data: Path, start: Path) -> dict[str, Any]:
 
 
 def evaluated(out: Path, name: str, model: Path, data: list[Path], images: int) -> Path:
-    """The folder with the model's results."""
+    """The folder with the model's results, by a process a core."""
     results = out / f"results-{name}"
-    limits = ("--max-images", images, "--max-objects", OBJECTS)
-    run("eval", "--data", *data, "--model", model, "--methods", "head,plain", *limits, "--out", results)
+    words = ("--data", *data, "--model", model, "--methods", "head,plain", "--max-images", images, "--max-objects", OBJECTS)
+    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", PROCESSES, "-m", "ruac", "eval")
+    every = [str(word) for word in (*launch, *words, "--out", results)]
+    subprocess.run(every, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     return results
 
 

@@ -15,6 +15,7 @@ from ruac.distribution import MaskDistribution
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts
 from ruac.model import RuacModel
 from ruac.predictor import Prediction, Predictor, Prompt, PromptError
+from ruac.quality.expected import shifted_iou
 
 HEIGHT, WIDTH = 48, 80
 
@@ -344,21 +345,21 @@ def test_a_prediction_knows_the_clicks_it_answers_but_no_corner_of_a_box(predict
     np.testing.assert_allclose(prediction.clicks, [[30, 20], [3, 4]], atol=1e-3)
 
 
-def test_a_model_with_coefficients_expects_their_iou_of_every_candidate(tiny_model: RuacModel, image: np.ndarray) -> None:
-    weights = {"expected_iou": 0.5, "stability": 0.0, "predicted_iou": 0.25, "outline": 0.0, "wholeness": 0.0}
+def test_a_model_with_a_line_expects_its_iou_of_every_candidate(tiny_model: RuacModel, image: np.ndarray) -> None:
     model = copy.deepcopy(tiny_model)
-    model.config.quality = {"intercept": 0.1, **weights}
+    model.config.quality = {"intercept": 0.1, "slope": 0.5}
     calibrated, plain = Predictor(model), Predictor(tiny_model)
     for predictor in (calibrated, plain):
         predictor.set_image(image)
     found, closed = (p.predict(point_coords=[[30, 20]], multimask_output=True, low_resolution=True) for p in (calibrated, plain))
-    wanted = 0.1 + 0.5 * closed.expected_iou + 0.25 * closed.iou.clip(0, 1)
-    assert np.ptp(closed.expected_iou) > 0.001
+    stays = shifted_iou(closed.distribution.crop(closed.frame, closed.side)).numpy()
+    wanted = 0.1 + 0.5 * stays
+    assert np.ptp(stays) > 0.001
     np.testing.assert_allclose(found.expected_iou, np.where(closed.masks.any((1, 2)), wanted, 0), atol=1e-5)
 
 
-def test_coefficients_of_another_kind_are_refused(tiny_model: RuacModel) -> None:
+def test_a_line_of_another_kind_is_refused(tiny_model: RuacModel) -> None:
     model = copy.deepcopy(tiny_model)
     model.config.quality = {"intercept": 0.1, "stability": 1.0}
-    with pytest.raises(ValueError, match="quality in the model's configuration must be numbers for intercept, expected_iou"):
+    with pytest.raises(ValueError, match="quality in the model's configuration must be two numbers, intercept and slope"):
         Predictor(model)
