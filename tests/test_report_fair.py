@@ -1,14 +1,16 @@
 """Methods are compared on the same sets, and the sentences of the report say what its tables say."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from test_report import row_of, write_results
 
+from ruac.evaluate.bootstrap import DRAWS
 from ruac.report.blocks import Cell, Table
-from ruac.report.columns import APART, finely, measured
+from ruac.report.columns import APART, finely, measured, verdict
 from ruac.report.findings import findings
 from ruac.report.measures import AUROC, PIXELS, SPEARMAN
 from ruac.report.read import compare, open_runs
@@ -81,16 +83,24 @@ def test_the_decoders_own_guess_is_compared_on_the_sets_of_all(tmp_path: Path) -
 def test_what_a_head_is_better_and_worse_at_is_said_as_the_table_of_gains_has_it(tmp_path: Path, region: str, place: str) -> None:
     write_results(tmp_path / "a")
     scores = scores_of(tmp_path / "a")
-    (sentence,) = (line for line in findings(scores) if line.startswith(f"head against plain, {place}, after 3 prompts: "))
+    (sentence,) = (line for line in findings(scores) if line.startswith(f"head against plain, {place}, after 3 prompts, by the"))
     table = significance(scores, region, 3, "title")
     assert table is not None
     said = {}
+    sentence, counted = re.subn(r" \(better on \d of 3 sets\)", "", sentence)
     for part in sentence.rstrip(".").split(": ", 1)[1].split("; "):
         words, titles = part.split(" in ", 1)
         said |= dict.fromkeys(titles.replace(" and ", ", ").split(", "), words)
     words = {"better": "better (▲)", "worse": "worse (▼)", "": "not told apart from it"}
     assert said == {m.title: words[cells_of(table, f"{m.title} {m.arrow}")["head"].mark] for m in PIXELS}
-    assert {"better (▲)", "worse (▼)"} & set(said.values())
+    assert counted == sum(word in ("better (▲)", "worse (▼)") for word in said.values()) > 0
+
+
+def test_a_gain_that_is_zero_as_written_is_neither_better_nor_worse() -> None:
+    tiny = Score(1e-7, np.full(DRAWS, 1e-7))
+    assert verdict(tiny, AUROC) == ""
+    assert finely(tiny, AUROC) == ["0.000", "0.000", "0.000"]
+    assert verdict(Score(1e-4, np.full(DRAWS, 1e-4)), AUROC) == "better"
 
 
 def test_methods_that_are_equal_as_rounded_are_all_named_the_best(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ruac.report.read import compare, open_runs
 from ruac.report.scores import Scores
 from ruac.report.settings import evaluation
 from ruac.report.tables import masks
+from ruac.report.words import PART
 
 
 def changed(folder: Path, summary: Summary, **fields: Any) -> None:
@@ -61,13 +62,13 @@ def test_only_the_first_images_are_said_and_are_those_of_the_summary(tmp_path: P
     changed(tmp_path / "a", fewer, max_images=2)
     comparison = compare(open_runs([tmp_path / "a"]))
     assert [part.images for part in comparison.sets] == [2, 2, 2]
-    assert comparison.notes == ("Only a part of every set was measured: at most 2 images, the first by name.",)
+    assert comparison.notes == (f"Only a part of every set was measured: at most 2 images, the first by name. {PART}",)
     report([tmp_path / "a"], tmp_path / "out")
     text = (tmp_path / "out" / "report.md").read_text()
     assert "at most 2 images, the first by name" in text.partition("## Masks")[0]
     changed(tmp_path / "b", fewer, model="other")
     both = compare(open_runs([tmp_path / "a", tmp_path / "b"]))
-    assert "Only a part of every set was measured by nano: at most 2 images, the first by name." in both.notes
+    assert f"Only a part of every set was measured by nano: at most 2 images, the first by name. {PART}" in both.notes
 
 
 def test_the_sets_of_a_calibration_are_named(tmp_path: Path) -> None:

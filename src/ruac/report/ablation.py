@@ -11,9 +11,8 @@ import numpy as np
 
 from ruac.evaluate.comparison import mean_ranks
 from ruac.report.blocks import Cell, Listing, Report, Section, Table
-from ruac.report.columns import MARKS, gain_cell, measured, remarks
+from ruac.report.columns import MARKS, chances, gain_cell, measured, remarks
 from ruac.report.measures import AUPR, AURC, AUROC, ECE, J_AND_F, NLL, RANKED
-from ruac.report.ranks import holm, wilcoxon
 from ruac.report.read import HEAD, PLAIN, Comparison, Contender, compare, open_runs
 from ruac.report.scores import Scores
 from ruac.report.settings import settings
@@ -184,7 +183,7 @@ def _gains(ablation: Ablation) -> Table:
     columns = []
     for measure in MEASURES:
         gains = [scores.gain(row.contender, base.contender, measure, REGION, ablation.clicks) for row in others]
-        ps = holm([wilcoxon(gain.values) for gain in gains])
+        ps = chances(gains)
         columns.append([gain_cell(gain, measure, p) for gain, p in zip(gains, ps, strict=True)])
     header = (Cell(f"less {base.label}, {base.contender.shown}"), *(Cell(f"{m.title} {m.arrow}") for m in MEASURES))
     lines = tuple(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ruac.report.blocks import Cell, Mark
 from ruac.report.measures import Measure
+from ruac.report.ranks import holm, wilcoxon
 from ruac.report.read import Contender
 from ruac.report.scores import Score, Scores, SetScores
 
@@ -127,7 +128,7 @@ def gain_cell(gain: SetScores, measure: Measure, p: float) -> Cell:
     ahead = gain.values[gain.defined] * (1 if measure.higher else -1)
     mean, *ends = finely(score, measure)
     detail = f"[{', '.join(ends)}], better on {int((ahead > 0).sum())} of {len(ahead)} sets"
-    detail += f", p {_chance(p)}" if math.isfinite(p) else ""
+    detail += f", p {chance(p)}" if math.isfinite(p) else ""
     return Cell(f"{'+' if float(mean) > 0 else ''}{mean}", detail, verdict(score, measure))
 
 
@@ -135,15 +136,30 @@ def finely(gain: Score, measure: Measure) -> list[str]:
     """A gain, which is small, and the ends of its interval: with a digit more than in the tables, and with up to four more until no
     end beyond zero looks like zero."""
     values = (gain.value, *gain.interval)
+    if vanishes(gain, measure):
+        return [measure.write(0.0, 1)] * 3
     texts = [[measure.write(value, more) for value in values] for more in (1, 2, 3, 4)]
     return next((t for t in texts if all(float(end) for end, value in zip(t, values, strict=True) if value)), texts[0])
 
 
 def verdict(gain: Score, measure: Measure) -> Mark:
-    """Better or worse where the 95 % interval of a gain lies wholly on one side of zero."""
+    """Better or worse where the 95 % interval of a gain lies wholly on one side of zero, and is more than nothing."""
+    if vanishes(gain, measure):
+        return ""
     low, high = gain.interval
     above, below = ("better", "worse") if measure.higher else ("worse", "better")
     return above if low > 0 else below if high < 0 else ""
+
+
+def vanishes(gain: Score, measure: Measure) -> bool:
+    """Whether a gain and its interval are zero with a digit more than the tables have: less than the histograms can tell."""
+    return all(float(measure.write(value, 1)) == 0 for value in (gain.value, *gain.interval))
+
+
+def chances(gains: Sequence[SetScores]) -> list[float]:
+    """p over the sets, of each gain, that there is none: Wilcoxon's signed-rank test, corrected for how many they are. NaN where that
+    was not tested."""
+    return holm([wilcoxon(gain.values) for gain in gains])
 
 
 def _apart(one: Compared, measure: Measure) -> Cell:
@@ -151,5 +167,6 @@ def _apart(one: Compared, measure: Measure) -> Cell:
     return replace(cell, detail=f"{cell.detail} over {one.sets} set{'s' * (one.sets > 1)}".strip(), mark="apart")
 
 
-def _chance(p: float) -> str:
+def chance(p: float) -> str:
+    """p as it is written behind its letter."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"

@@ -40,13 +40,13 @@ DPI = 150  # the numbers on the clicks can be read
 
 @dataclass(frozen=True)
 class Choice:
-    """What to show: an image of a set, and its AUROC."""
+    """What to show: an image of a set, its AUROC, and why it was chosen, in words."""
 
     part: CommonSet
     row: Row
     sample: Sample
     auroc: float
-    best: bool
+    why: str
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,9 @@ def draw_examples(scores: Scores, sets: Sequence[FolderSet], model: RuacModel) -
     pictures = []
     for choice in choose(scores, sets, contender):
         seen = look_again(comparison, contender, choice, model)
-        kind = "most" if choice.best else "least"
         pictures.append(
             Picture(
-                f"{choice.part.name}, image {choice.row.id}: uncertainty and error agree {kind} "
-                f"({contender.label}, AUROC {AUROC.write(choice.auroc)} %)",
+                f"{choice.part.name}, image {choice.row.id}: {choice.why} ({contender.label}, AUROC {AUROC.write(choice.auroc)} %)",
                 f"example-{len(pictures)}.jpg",
                 draw(seen),
                 "From left to right: image, true outline and clicks; predicted mask; its errors; expected error.",
@@ -198,11 +196,14 @@ def _of_set(
     values = _aurocs(comparison, part, contender)
     ordered = sorted(usable, key=lambda i: -values[i])
     choices = []
-    for i in dict.fromkeys((ordered[0], ordered[-1])):
+    whys = {ordered[-1]: "uncertainty and error agree least", ordered[0]: "uncertainty and error agree most"}
+    if len(ordered) == 1:
+        whys = {ordered[0]: "the only image of this set with wrong pixels enough"}
+    for i, why in reversed(whys.items()):
         row = part.rows[contender.index][i]
         if row.id not in samples:
             raise ValueError(f"--data: the set '{part.name}' there has no image '{row.id}': not the data of these results")
-        choices.append(Choice(part, row, samples[row.id], float(values[i]), best=i == ordered[0]))
+        choices.append(Choice(part, row, samples[row.id], float(values[i]), why))
     return choices
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from ruac.report.columns import compared, finely, leader, verdict
+from ruac.report.columns import chance, chances, compared, finely, leader, verdict
 from ruac.report.measures import AURC, AUROC, ECE, MASKS, PIXELS, Measure
 from ruac.report.read import HEAD, Contender
-from ruac.report.scores import REGIONS, Scores
+from ruac.report.scores import REGIONS, Scores, SetScores
 from ruac.report.words import SHORT_PLACES
 
 
@@ -24,9 +26,8 @@ def findings(scores: Scores) -> tuple[str, ...]:
     for measure in (AUROC, AURC, ECE):
         said += _leaders(scores, measure)
     for contender in comparison.contenders:
-        plain = comparison.plain_of(contender)
-        if contender.method == HEAD and plain is not None:
-            said += _against(scores, contender, plain)
+        if contender.method == HEAD and comparison.plain_of(contender) is not None:
+            said += _against(scores, contender)
     return tuple(said)
 
 
@@ -51,35 +52,53 @@ def _leaders(scores: Scores, measure: Measure) -> list[str]:
 
 def _gain(scores: Scores, contender: Contender, measure: Measure) -> str:
     """Over plain, in words; empty where there is none to tell."""
-    plain = scores.comparison.plain_of(contender)
-    if plain is None:
+    gain = _over_plain(scores, contender, measure, "image")
+    if gain is None:
         return ""
-    gain = scores.gain(contender, plain, measure, "image", scores.comparison.last)
-    mean = gain.mean(scores.members(None))
-    if not mean.defined:
-        return ""
-    ahead = int(((1 if measure.higher else -1) * gain.values[gain.defined] > 0).sum())
+    mean = gain.scores.mean(scores.members(None))
     unsure = "" if verdict(mean, measure) == "better" else ", which is not told apart from no difference"
     value, low, high = finely(mean, measure)
     sign = "+" if float(value) > 0 else ""
-    return f"{sign}{value} points [{low}, {high}]{unsure}, better on {ahead} of {int(gain.defined.sum())} sets"
+    return f"{sign}{value} points [{low}, {high}]{unsure}, better on {gain.ahead}"
 
 
-def _against(scores: Scores, head: Contender, plain: Contender) -> list[str]:
+def _against(scores: Scores, head: Contender) -> list[str]:
     """A sentence a region: in what the head is better, in what worse, and in what not told apart."""
-    last = scores.comparison.last
     said = []
     for region in REGIONS:
         verdicts: dict[str, list[str]] = {"better": [], "worse": [], "": []}
         for measure in PIXELS:
-            mean = scores.gain(head, plain, measure, region, last).mean(scores.members(None))
-            if mean.defined:
-                verdicts[verdict(mean, measure)].append(measure.title)
+            gain = _over_plain(scores, head, measure, region)
+            if gain is not None:
+                mark = verdict(gain.scores.mean(scores.members(None)), measure)
+                verdicts[mark].append(f"{measure.title} (better on {gain.ahead})" if mark else measure.title)
         words = {"better": "better (▲) in", "worse": "worse (▼) in", "": "not told apart from it in"}
         told = [f"{words[mark]} {listed(titles)}" for mark, titles in verdicts.items() if titles]
         if told:
-            said.append(f"{head.label} against plain, {SHORT_PLACES[region]}, after {last} prompts: {'; '.join(told)}.")
+            where = f"{SHORT_PLACES[region]}, after {scores.comparison.last} prompts"
+            said.append(f"{head.label} against plain, {where}, by the intervals: {'; '.join(told)}.")
     return said
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """Over plain, set by set; ahead: on how many sets it is one, and how likely so many are by chance, in words."""
+
+    scores: SetScores
+    ahead: str
+
+
+def _over_plain(scores: Scores, contender: Contender, measure: Measure, region: str) -> _Gain | None:
+    """None where there is nothing to tell. The chance is corrected for the number of methods, as in the table of gains."""
+    comparison = scores.comparison
+    pairs = [(one, plain) for one in comparison.contenders if (plain := comparison.plain_of(one))]
+    every = {one: scores.gain(one, plain, measure, region, comparison.last) for one, plain in pairs}
+    if contender not in every or not every[contender].defined.any():
+        return None
+    gain, p = every[contender], dict(zip(every, chances(list(every.values())), strict=True))[contender]
+    ahead = int(((1 if measure.higher else -1) * gain.values[gain.defined] > 0).sum())
+    likely = f", p {chance(p)}" if math.isfinite(p) else ""
+    return _Gain(gain, f"{ahead} of {int(gain.defined.sum())} sets{likely}")
 
 
 def listed(names: Sequence[str]) -> str:

@@ -71,7 +71,9 @@ def compose(scores: Scores, findings: Sequence[str], examples: Sequence[Picture]
         _glossary(scores),
     ]
     methods = len({contender.method for contender in comparison.contenders})
-    subtitle = f"{counted(comparison.sets)}; {methods} method{'s' * (methods != 1)}"
+    limits = {run.max_images for run in comparison.runs}
+    part = f" (of each set the first {max(limit for limit in limits if limit)})" if all(limits) else ""
+    subtitle = f"{counted(comparison.sets)}{part}; {methods} method{'s' * (methods != 1)}"
     return Report(title, subtitle, made, tuple(sections))
 
 

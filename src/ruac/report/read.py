@@ -17,6 +17,7 @@ from ruac.evaluate.calibration import FILE as TEMPERATURES
 from ruac.evaluate.error_detection import ErrorHistogram
 from ruac.evaluate.pool import REGIONS, Pool
 from ruac.evaluate.results import Row, SetFile, read_results
+from ruac.report.words import PART
 
 SUMMARY = "summary.json"
 # what may differ between results that stand side by side: who was measured and with what; everything else is the protocol
@@ -256,7 +257,8 @@ def _parts(runs: Sequence[Run]) -> list[str]:
     for number in dict.fromkeys(run.max_images for run in runs if run.max_images):
         whose = [run.label for run in runs if run.max_images == number]
         of = f" by {' and '.join(whose)}" if len(whose) < len(runs) else ""
-        notes.append(f"Only a part of every set was measured{of}: at most {number} image{'s' * (number > 1)}, the first by name.")
+        images = f"{number} image{'s' * (number > 1)}"
+        notes.append(f"Only a part of every set was measured{of}: at most {images}, the first by name. {PART}")
     return notes
 
 

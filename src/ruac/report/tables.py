@@ -9,9 +9,9 @@ import numpy as np
 
 from ruac.evaluate.groups import MEANING
 from ruac.report.blocks import Cell, Table
-from ruac.report.columns import INTERVALS, MARKS, MISSING, Column, column, gain_cell, marked, measured, remarks, written
+from ruac.report.columns import INTERVALS, MARKS, MISSING, Column, chances, column, gain_cell, marked, measured, remarks, written
 from ruac.report.measures import AGREEMENT, CLICKS, COST, IOU, J_AND_F, MASKS, PEOPLE, PIXELS, RANKED, Measure
-from ruac.report.ranks import Ranks, holm, rank, wilcoxon
+from ruac.report.ranks import Ranks, rank
 from ruac.report.read import CommonSet
 from ruac.report.scores import Scores, agreement_of_guess
 from ruac.report.words import GAIN_TABLE_NOTES, MICRO_NOTES, UNITS
@@ -113,8 +113,8 @@ def significance(scores: Scores, region: str, clicks: int, title: str, folded: b
     for measure in PIXELS:
         gains = [scores.gain(c, plain, measure, region, clicks) for c, plain in pairs]
         if gains and any(gain.defined.any() for gain in gains):
-            ps = holm([wilcoxon(gain.values) for gain in gains])
-            columns.append((measure, [gain_cell(g, measure, p) for g, p in zip(gains, ps, strict=True)]))
+            cells = (gain_cell(gain, measure, p) for gain, p in zip(gains, chances(gains), strict=True))
+            columns.append((measure, list(cells)))
     if not columns:
         return None
     header = (Cell("method, less plain"), *(Cell(f"{measure.title} {measure.arrow}") for measure, _ in columns))

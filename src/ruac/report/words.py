@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
+from ruac.evaluate.baselines import BOX_JITTER, CLICK_JITTER, PROMPTS, SAMPLES
+from ruac.evaluate.tta import VIEWS
+
 PLACES = MappingProxyType(
     {
         "image": "all pixels of the image",
@@ -15,6 +18,10 @@ EXAMPLES_MISSING = (
     "There are no pictures here, because the report was made without the data. With it and the model it shows, for a few "
     "sets, the image where uncertainty and error agree best and the one where they agree least. To see them, type:"
 )
+PART = (
+    "Neighbours by name may be frames of one video, so that they are no sample of their set: intervals speak for pictures like "
+    "these few, not for the sets, and with so few they are somewhat too narrow."
+)
 UNITS = "In per cent, but for NLL (nats) and cost (times a plain click)."
 SEE_WORDS = "What the methods and the measures are, the last section says."
 METHOD_WORDS = MappingProxyType(
@@ -22,13 +29,19 @@ METHOD_WORDS = MappingProxyType(
         "head": "the variance that the model's own head gives every logit, in closed form",
         "plain": "the decoder's own logits taken at their word, without the head",
         "temperature": "plain logits divided by a number that was fitted on other images, one for each number of prompts",
-        "tta": "test-time augmentation: the mean probability of the plain decoder over the image, mirrored and smaller",
-        "prompts": "the mean probability of the plain decoder over prompts moved a little",
-        "monte_carlo": "the mean probability of draws from the model's own head: what 'head' has in closed form",
-        "predicted_iou": "the IoU that the decoder predicts for the mask, as the certainty of all of its pixels alike",
-        "ensemble": "the mean probability of several models or heads",
-        "dropout": "Monte Carlo dropout: the mean probability of many answers, each without some of the mask weights",
-        "laplace": "a normal distribution of the decoder's last weights around those that were trained",
+        "tta": f"test-time augmentation: the mean probability of the plain decoder over the image and {len(VIEWS)} views, mirrored "
+        "and smaller",
+        "prompts": f"the mean probability of the plain decoder over {PROMPTS} prompts moved a little: clicks by {CLICK_JITTER:.0%} of "
+        f"the object's size, sides of boxes by {BOX_JITTER:.0%} of theirs",
+        "monte_carlo": f"the mean probability of {SAMPLES} draws from the model's own head: what 'head' has in closed form",
+        "predicted_iou": "the IoU that the decoder predicts for the mask, as the certainty of all pixels alike, of the background's, "
+        "too: what follows from it as an expected IoU is not the number that the decoder predicts",
+        "ensemble": "the mean probability of several models or heads; heads of one decoder, whose cost is hardly above plain, are no "
+        "deep ensemble",
+        "dropout": "Monte Carlo dropout: the mean probability of many answers, each without some of the mask weights; their share was "
+        "chosen by the likelihood of held-out labels",
+        "laplace": "a normal distribution of the decoder's last weights around those that were trained, as wide as makes held-out "
+        "labels likeliest; where that is not wide at all it is plain",
         "evidential": "a Beta distribution of every pixel's probability, from one pass of a network that was trained for it",
     }
 )
@@ -56,7 +69,8 @@ NOT_DRAWN = "Not in the curves, because their histograms are missing or also cou
 GAIN_WORDS = (
     "Plain is the entropy of the decoder's own logits, which costs nothing: a method that is not better is not worth its "
     "time. Each number is the method less plain on the same images, in the units of the tables above, with the 95 % interval "
-    "of a paired bootstrap over images. ▲: the interval lies wholly on the better side of zero; ▼: wholly on the worse side.",
+    "of a paired bootstrap over images. ▲: the interval lies wholly on the better side of zero; ▼: wholly on the worse side. What is "
+    "zero as written is neither.",
     "The interval speaks for other images of these very sets. For other sets, look at how many sets agree: p is that of "
     "Wilcoxon's signed-rank test over sets, two-sided, corrected for the number of methods (Holm), left out with fewer than "
     "six sets. It takes the sets for independent, which related ones are not. Neither is corrected for the number of "
@@ -77,10 +91,10 @@ PEOPLE_WORDS = (
     "several annotators count.",
 )
 EXAMPLE_WORDS = (
-    "Predicted again with the prompts that the evaluation recorded. The sets are those with the highest, the middle and the "
-    "lowest mean AUROC among the sets whose data was given; of each, the images with the highest and the lowest AUROC among "
-    "those with at least 1 % of wrong pixels; of each image, the object with the most wrong pixels. Chosen by this rule, not "
-    "by eye: the extremes of a set are not its typical images.",
+    "Predicted again with the prompts that the evaluation recorded. Only images with at least 1 % of wrong pixels are shown. The "
+    "sets are those with the highest, the middle and the lowest mean AUROC among the sets that have such an image and whose data "
+    "was given; of each, the images with the highest and the lowest AUROC among such images; of each image, the object with the "
+    "most wrong pixels. Chosen by this rule, not by eye: the extremes of a set are not its typical images.",
 )
 EXAMPLE_NOTES = (
     "White outline: the truth. Blue clicks (+) are on the object, orange ones (–) on the background, numbered in the order "
