@@ -2,7 +2,7 @@
 
 Pictures of 512 px with three objects each, five clicks an object, judged after 1, 3 and 5, all measures of the two usual methods, by
 the model and by a SAM 2.1 tiny of random weights at its 1024 px; then many small pictures and a model of 64 px through the whole
-evaluation, files and all. Everything is made up, no data set is needed.
+evaluation, files and all. Everything is made up, no data set is needed; reading and writing files is not in the speed.
 
 Encoding should take most of the time, for everything else is overhead. With nano it cannot: its encoder was made so small that
 fifteen answers of the decoder take longer. There encoding and decoding together are judged, and encoding alone with SAM 2.1 tiny.
