@@ -17,23 +17,18 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
+from commands import evaluate, model_without_head, run
 
-from ruac.cli import main as ruac
-from ruac.heads import make_head
-from ruac.loading import load
 from ruac.machine import describe_machine
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 STEPS, IMAGES, OBJECTS = 60, 6, 4  # of training; of each set, and of an image, in the evaluation
-PROCESSES = 2
 
 
 @dataclass(frozen=True)
@@ -72,13 +67,7 @@ def main() -> int:
     steps, images = (2, 1) if options.quick else (STEPS, IMAGES)
     judged = [root / "eval" / name for name in ("crackforest", "grabcut13")] if options.quick else options.eval_data
     options.out.mkdir(parents=True, exist_ok=True)
-    start = options.out / "start"
-    if not start.is_dir():
-        model = load("nano")
-        torch.manual_seed(0)
-        model.head = make_head("exact", model.family.channels, model.family.token_width)
-        model.config.head_trained, model.config.quality = False, None
-        model.save_pretrained(start)
+    start = model_without_head(options.out / "start")
     rows = [f"plain={evaluated(options.out, 'start', start, judged, images)}@plain"]
     for variant in VARIANTS[::3] if options.quick else VARIANTS:
         folder = options.out / re.sub(r"\W+", "-", variant.name).strip("-")
@@ -105,20 +94,11 @@ def shortened(name: str, steps: int, data: Path, start: Path) -> dict[str, Any]:
 
 
 def evaluated(out: Path, name: str, model: Path, data: list[Path], images: int) -> Path:
-    """The folder with the model's results, by a process a core."""
+    """The folder with the model's results."""
     results = out / f"results-{name}"
     words = ("--data", *data, "--model", model, "--methods", "head,plain", "--max-images", images, "--max-objects", OBJECTS)
-    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", PROCESSES, "-m", "ruac", "eval")
-    every = [str(word) for word in (*launch, *words, "--out", results)]
-    subprocess.run(every, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    evaluate(*words, "--out", results)
     return results
-
-
-def run(*words: object) -> None:
-    """A command of ruac. Raises SystemExit when it fails."""
-    code = ruac([str(word) for word in words])
-    if code:
-        sys.exit(code)
 
 
 if __name__ == "__main__":

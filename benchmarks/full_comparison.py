@@ -14,19 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
-import torch
+from commands import evaluate, model_without_head, run
 
-from ruac.cli import main as ruac
 from ruac.data.folder import find_sets
-from ruac.heads import make_head
-from ruac.loading import load
 from ruac.machine import describe_machine
 
-PROCESSES = 2
 STEPS = {"laplace": 60, "dropout": 60, "evidential": 150}
 HEADS, HEAD_STEPS, HEAD_IMAGES = (1, 2), 200, 40  # seeds; steps at most; pictures of each set
 METHODS = "head,plain,temperature"  # the cheap ones that need no fitting, or a quick one
@@ -62,9 +57,7 @@ def main() -> int:
         *limits,
     )
     fits = ("--calibration", *held_out, "--rivals", *rivals, "--ensemble", *heads)
-    launch = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", PROCESSES, "-m", "ruac", "eval")
-    every = [str(word) for word in (*launch, *words, *fits, "--out", out / "results")]
-    subprocess.run(every, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    evaluate(*words, *fits, "--out", out / "results")
     run("report", out / "results", *(word for folder in data for word in ("--data", folder)), "--out", out / "report")
     print(json.dumps({"report": str(out / "report" / "report.html"), "quick": quick, "machine": describe_machine()}))
     return 0
@@ -78,16 +71,10 @@ def fitted(method: str, train: Path, file: Path, steps: int) -> Path:
 
 def another_head(seed: int, train: Path, out: Path, quick: bool) -> Path:
     """One more head for the embedded decoder, from its start; without the attack, which the embedded one has seen."""
-    start = out / "start"
-    if not start.is_dir():
-        model = load("nano")
-        torch.manual_seed(0)
-        model.head = make_head("exact", model.family.channels, model.family.token_width)
-        model.config.head_trained, model.config.quality = False, None
-        model.save_pretrained(start)
+    start, folder = model_without_head(out / "start"), out / f"head-{seed}"
     limits = ("--steps", 2 if quick else HEAD_STEPS, "--max-images", 1 if quick else HEAD_IMAGES)
-    run("train", "--method", "head", "--model", start, "--data", train, *limits, "--seed", seed, "--out", out / f"head-{seed}")
-    return out / f"head-{seed}" / "head.safetensors"
+    run("train", "--method", "head", "--model", start, "--data", train, *limits, "--seed", seed, "--out", folder)
+    return folder / "head.safetensors"
 
 
 def link_held_out(train: Path, folder: Path) -> list[Path]:
@@ -100,13 +87,6 @@ def link_held_out(train: Path, folder: Path) -> list[Path]:
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(file.resolve())
     return sorted(folder.iterdir())
-
-
-def run(*words: object) -> None:
-    """A command of ruac. Raises SystemExit when it fails."""
-    code = ruac([str(word) for word in words])
-    if code:
-        sys.exit(code)
 
 
 if __name__ == "__main__":
