@@ -39,9 +39,8 @@ def main() -> int:
     options = parser.parse_args()
     quick, out = options.quick, options.out
     data = [root / "eval" / "grabcut13"] if quick else options.data
-    rivals = [
-        fitted(method, options.train, out / f"{method}.safetensors", 2 if quick else steps) for method, steps in STEPS.items()
-    ]
+    steps = {"dropout": 2} if quick else STEPS
+    rivals = [fitted(method, options.train, out / f"{method}.safetensors", count) for method, count in steps.items()]
     heads = [another_head(seed, options.train, out, quick) for seed in HEADS[: 1 if quick else None]]
     held_out = link_held_out(options.train, out / "held_out")
     limits = ("--max-images", 1 if quick else options.images, "--max-objects", 1 if quick else OBJECTS)
