@@ -68,7 +68,7 @@ class Cost:
 class Summary:
     """groups: every group of `groups`, and "all" sets first; head_trained: whether the method "head" is more than the plain logits;
     None where nobody said. max_images: so many of each set, the first by name, None for all; paths: as they were typed, by
-    option: data, head, calibration, prompts."""
+    option: data, head, calibration, prompts, rivals, ensemble."""
 
     model: str
     origin: Origin

@@ -125,11 +125,16 @@ def gain_cell(gain: SetScores, measure: Measure, p: float) -> Cell:
     score = gain.mean(np.ones(len(gain.values), bool))
     if not score.defined:
         return MISSING
-    ahead = gain.values[gain.defined] * (1 if measure.higher else -1)
     mean, *ends = finely(score, measure)
-    detail = f"[{', '.join(ends)}], better on {int((ahead > 0).sum())} of {len(ahead)} sets"
-    detail += f", p {chance(p)}" if math.isfinite(p) else ""
+    detail = f"[{', '.join(ends)}], better on {ahead(gain, measure, p)}"
     return Cell(f"{'+' if float(mean) > 0 else ''}{mean}", detail, verdict(score, measure))
+
+
+def ahead(gain: SetScores, measure: Measure, p: float) -> str:
+    """On how many sets a gain is one, and how likely so many are by chance, in words; p: NaN where that was not tested."""
+    known = gain.values[gain.defined] * (1 if measure.higher else -1)
+    likely = f", p {_chance(p)}" if math.isfinite(p) else ""
+    return f"{int((known > 0).sum())} of {len(known)} sets{likely}"
 
 
 def finely(gain: Score, measure: Measure) -> list[str]:
@@ -167,6 +172,5 @@ def _apart(one: Compared, measure: Measure) -> Cell:
     return replace(cell, detail=f"{cell.detail} over {one.sets} set{'s' * (one.sets > 1)}".strip(), mark="apart")
 
 
-def chance(p: float) -> str:
-    """p as it is written behind its letter."""
+def _chance(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ruac.report.columns import chance, chances, compared, finely, leader, verdict
+from ruac.report.columns import ahead, chances, compared, finely, leader, verdict
 from ruac.report.measures import AURC, AUROC, ECE, MASKS, PIXELS, Measure
 from ruac.report.read import HEAD, Contender
 from ruac.report.scores import REGIONS, Scores, SetScores
@@ -82,7 +81,7 @@ def _against(scores: Scores, head: Contender) -> list[str]:
 
 @dataclass(frozen=True)
 class _Gain:
-    """Over plain, set by set; ahead: on how many sets it is one, and how likely so many are by chance, in words."""
+    """Over plain, set by set; ahead: as `columns.ahead` has it."""
 
     scores: SetScores
     ahead: str
@@ -96,9 +95,7 @@ def _over_plain(scores: Scores, contender: Contender, measure: Measure, region: 
     if contender not in every or not every[contender].defined.any():
         return None
     gain, p = every[contender], dict(zip(every, chances(list(every.values())), strict=True))[contender]
-    ahead = int(((1 if measure.higher else -1) * gain.values[gain.defined] > 0).sum())
-    likely = f", p {chance(p)}" if math.isfinite(p) else ""
-    return _Gain(gain, f"{ahead} of {int(gain.defined.sum())} sets{likely}")
+    return _Gain(gain, ahead(gain, measure, p))
 
 
 def listed(names: Sequence[str]) -> str:
