@@ -50,6 +50,7 @@ COMMANDS = {
         "ruac.exchange.command:convert_labels", "labels for and from YOLO, Label Studio, CVAT, GIS and COCO", positional="labels"
     ),
     "label-studio": Command("ruac.exchange.server:label_studio", "assist people who label in Label Studio"),
+    "serve": Command("ruac.serve.command:serve", "answer programs over HTTP"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
     "calibrate": Command("ruac.calibrate.command:calibrate", "thresholds with a guarantee, from labelled pictures of your kind"),
     "quality": Command("ruac.quality.command:quality", "teach a model to tell how good its masks are, from labelled pictures"),

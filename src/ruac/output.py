@@ -73,6 +73,16 @@ def save(
     paths = {suffix: folder / f"{name}{suffix}" for suffix in (*(BOUND_SUFFIXES if bounds else ()), *SUFFIXES)}
     if any(path.resolve().parent != folder.resolve() for path in paths.values()):
         raise ValueError(f"{name!r} cannot be the name of a result")
+    contents = render(image, prompt, prediction, origin, bounds)
+    for suffix, path in paths.items():
+        write_whole(path, contents[suffix])
+    return paths
+
+
+def render(
+    image: NDArray[np.uint8], prompt: Prompt, prediction: Prediction, origin: Origin, bounds: Bounds | None = None
+) -> dict[str, bytes]:
+    """The contents of the files that `save` writes, by suffix."""
     mask, uncertainty = prediction.masks[0], prediction.uncertainty[0]
     summary = describe(prompt, prediction, origin)
     click = summary["next_click"]
@@ -85,15 +95,12 @@ def save(
         pair = zip(BOUND_SUFFIXES, (bounds.inner, bounds.outer), strict=True)
         contents |= {suffix: _png(edge.astype(np.uint8) * 255) for suffix, edge in pair}
     overlay = draw_overlay(image, mask, uncertainty, marks, _caption(summary), around)
-    contents |= {
+    return contents | {
         ".mask.png": _png(mask.astype(np.uint8) * 255),
         ".uncertainty.png": _png(encode_uncertainty(uncertainty)),
         ".overlay.png": _png(overlay[..., ::-1]),
         ".json": (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode(),
     }
-    for suffix, path in paths.items():
-        write_whole(path, contents[suffix])
-    return paths
 
 
 def describe(prompt: Prompt, prediction: Prediction, origin: Origin) -> dict[str, Any]:
