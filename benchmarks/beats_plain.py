@@ -4,10 +4,13 @@
     ruac eval --data ../shared/data/eval --model runs/nano-ruac/model --out runs/eval-ruac
     python benchmarks/beats_plain.py runs/eval-plain runs/eval-ruac            # seconds: it reads, and measures nothing
     python benchmarks/beats_plain.py runs/eval-plain runs/eval-ruac --quick    # the first three sets: does it run?
+    python benchmarks/beats_plain.py runs/eval-ruac                            # the same masks exactly
 
-The last line is one JSON object; the exit code is 1 when a target is missed: J&F not clearly worse (the 95 % interval of the mean
-difference, paired by image, reaches zero), AUROC, AUPR, AURC and ECE each better on three quarters of the sets, and the best mean rank
-over AUROC, AURC and ECE of all methods of both.
+Of one folder the head is held against the plain entropy of the same decoder: where a head has been trained on the weights of the
+plain model, that is the plain model, and both judge the very same masks. In two runs a pixel whose logit rounds to the other side of
+zero can move a later click. The last line is one JSON object; the exit code is 1 when a target is missed: J&F not clearly worse
+(the 95 % interval of the mean difference, paired by image, reaches zero), AUROC, AUPR, AURC and ECE each better on three
+quarters of the sets, and the best mean rank over AUROC, AURC and ECE of all methods of both.
 """
 
 from __future__ import annotations
@@ -32,12 +35,13 @@ QUICK_SETS = 3
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("a", type=Path, help="results of the model to be beaten, by its plain entropy")
-    parser.add_argument("b", type=Path, help="results of the model with the head")
+    parser.add_argument("plain", type=Path, help="results of the model to be beaten, by its plain entropy")
+    parser.add_argument("head", type=Path, nargs="?", help="results of the model with the head; those of the first if left out")
     parser.add_argument("--clicks", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="the first three sets")
     options = parser.parse_args()
-    comparison = compare(open_runs([options.a, options.b], ["A", "B"]))
+    folders = [options.plain, *([options.head] if options.head else [])]
+    comparison = compare(open_runs(folders, ["A", "B"][: len(folders)]))
     if options.clicks not in comparison.clicks:
         parser.error(f"--clicks {options.clicks}: these results have {', '.join(map(str, comparison.clicks))}")
     if options.quick:
@@ -51,9 +55,9 @@ def main() -> int:
 
 
 def judge(scores: Scores, clicks: int) -> dict[str, Any]:
-    """differences: the second run's head less the first one's plain entropy, by measure; ranks: of all methods of both, best first."""
+    """gains: the last run's head less the first one's plain entropy, by measure; ranks: of all methods of both, best first."""
     comparison = scores.comparison
-    plain, head = contender(comparison, 0, PLAIN), contender(comparison, 1, HEAD)
+    plain, head = contender(comparison, 0, PLAIN), contender(comparison, len(comparison.runs) - 1, HEAD)
     differences = {}
     for measure in MEASURES:
         gain = scores.gain(head, plain, measure, REGION, clicks)

@@ -213,6 +213,21 @@ def test_a_pixel_surer_than_its_neighbours_is_doubted_more(features):
     assert shrinkage[4, 5] > shrinkage[0, 0]
 
 
+def test_a_hedge_keeps_a_share_of_the_deviations_and_of_the_surroundings_and_every_mean(features):
+    head = trained_like(ExactHead(C, D))
+    before = head(features)
+    head.hedge(0.5, 1.0)
+    halved = head(features)
+    assert torch.equal(halved.mean, before.mean)
+    torch.testing.assert_close(halved.variance, before.variance / 4)
+    head.hedge(1.0, 1e-4)
+    hushed = head(features)
+    head.surroundings[-1].weight.data.zero_()
+    head.surroundings[-1].bias.data.zero_()
+    torch.testing.assert_close(hushed.variance, head(features).variance, rtol=1e-3, atol=0)
+    assert not torch.allclose(hushed.variance, halved.variance, rtol=1e-2)
+
+
 @pytest.mark.parametrize("kind", ["exact", "paper"])
 def test_extra_parameters_of_a_standard_sam_are_few(kind):
     extra = sum(p.numel() for p in make_head(kind, SAM_CHANNELS, SAM_WIDTH).parameters())

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,16 @@ def test_a_head_on_better_masks_passes_and_one_on_worse_masks_does_not(folders: 
     assert code == 1
     assert found["missed"][0].startswith("j_and_f is worse: -0.")
     assert found["missed"][1:] == ["ece is better on 0.33333 of the sets", "the best rank is that of A · head"]
+
+
+def test_of_one_folder_the_head_is_held_against_its_own_plain_entropy(folders: dict[str, Path], ablation: Ablation) -> None:
+    _, found = beats_plain(folders["robust"])
+    gains = found["figures"]["gains"]
+    assert gains["j_and_f"]["mean"] == 0
+    robust = ablation.rows[1].contender
+    own = replace(robust, method="plain")
+    auroc = ablation.scores.gain(robust, own, AUROC, "image", 3).mean(ablation.scores.members(None))
+    assert gains["auroc"]["mean"] == pytest.approx(auroc.value, abs=1e-5)
 
 
 def test_quick_looks_at_fewer_sets(folders: dict[str, Path], tmp_path: Path) -> None:

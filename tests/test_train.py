@@ -3,6 +3,7 @@
 import csv
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -30,7 +31,7 @@ from ruac.loading import load
 from ruac.model import RuacConfig, RuacModel
 from ruac.training.annotator import simulate
 from ruac.training.checkpoint import load_checkpoint
-from ruac.training.config import Attacking, Stage, TrainConfig
+from ruac.training.config import Attacking, Hedge, Stage, TrainConfig
 from ruac.training.loop import train
 
 
@@ -284,6 +285,23 @@ def test_the_head_stage_changes_the_spread_and_the_gain_but_no_mask(data, start,
     decoded = before.decode(features, Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]])))
     torch.testing.assert_close(after(decoded).prompt, before(decoded).prompt, rtol=1e-4, atol=1e-5)
     assert (after(decoded).gain - before(decoded).gain).abs().min() > 1e-5
+
+
+def test_a_hedged_model_is_written_with_a_share_of_its_deviations_and_the_same_masks(data, start, tmp_path):
+    settings = config(data, start, tmp_path)
+    settings = replace(settings, stages=[replace(settings.stages[1], pictures="photographs")])
+    whole = load(train(settings)).float()
+    hedged = load(train(replace(settings, hedge=Hedge(deviations=0.5)))).float()
+    features = whole.encode(torch.rand(1, 3, 64, 64) * 255, ())
+    decoded = whole.decode(features, Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]])))
+    torch.testing.assert_close(hedged(decoded).variance, whole(decoded).variance / 4, rtol=1e-2, atol=0)
+    assert torch.equal(hedged(decoded).mean, whole(decoded).mean)
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, math.nan])
+def test_a_hedge_is_a_share(share):
+    with pytest.raises(ValueError, match=r"hedge\.surroundings: .* share above 0"):
+        Hedge(surroundings=share)
 
 
 def test_a_few_steps_on_easy_pictures_lower_the_loss(data, start, tmp_path):

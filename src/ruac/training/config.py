@@ -116,6 +116,23 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Hedge:
+    """What is kept of a trained exact head when the model is written, for domains that it has not seen; see `ExactHead.hedge`.
+
+    deviations: share of all standard deviations; surroundings: share of what a pixel's surroundings change in their logarithm. With 1
+    all is kept, as it should be for pictures like those of the training.
+    """
+
+    deviations: float = 1.0
+    surroundings: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, share in vars(self).items():
+            if not 0 < share <= 1:
+                raise ValueError(f"hedge.{name}: {share}; give a share above 0, at most 1")
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A training run.
 
@@ -123,7 +140,7 @@ class TrainConfig:
     (JPEGImages/<clip>/*.jpg, Annotations/<clip>/*.png), of which single frames are drawn; `ruac data convert` makes sets of SA-V, COCO
     and others. out: where checkpoints, logs and the model go; stages: run in this order; start: a model to go on from, or none for
     nano on ImageNet weights; head: its kind, none for the one that the model has; image_size: input side of the model that is
-    written, of all models but nano the one they have.
+    written, of all models but nano the one they have; hedge: of what the head has learnt.
 
     weight_decay, clip: of AdamW and of the gradient's norm; ema: decay a step of the averaged weights, which are what is written;
     precision: of the model's own arithmetic, full or bfloat16 (losses and head stay in full); checkpoint_minutes, validate_minutes:
@@ -136,6 +153,7 @@ class TrainConfig:
     start: str | None = None
     head: Literal["exact", "paper"] | None = None
     image_size: int = 512
+    hedge: Hedge = field(default_factory=Hedge)
     scenes: SceneConfig = field(default_factory=SceneConfig)
     weight_decay: float = 0.02
     clip: float = 1.0

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ruac.data.folder import FolderSet
 from ruac.errors import WorkError, one_line
 from ruac.evaluate.protocol import LabelledImage, Protocol, evaluate_image
+from ruac.heads import ExactHead
 from ruac.machine import describe_machine
 from ruac.model import RuacModel
 from ruac.training.checkpoint import (
@@ -268,6 +269,8 @@ def _write_model(run: Run, model: RuacModel, averages: dict[str, Tensor]) -> Non
     final = resized(model, config.image_size, run.variant.adapt)
     final.config.head_trained = final.config.head_trained or any(stage.trains_head for stage in config.stages)
     final.load_state_dict({**final.state_dict(), **averages})
+    if isinstance(final.head, ExactHead):
+        final.head.hedge(**vars(config.hedge))
     run.variant.finish(final)
     folder, partial = config.out / "model", config.out / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
