@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from ruac.adapter import load_head, save_head
     from ruac.loading import load
     from ruac.predictor import Prediction, Predictor
+    from ruac.video.predictor import VideoPredictor
 
-__all__ = ["Prediction", "Predictor", "__version__", "load", "load_head", "save_head"]
+__all__ = ["Prediction", "Predictor", "VideoPredictor", "__version__", "load", "load_head", "save_head"]
 __version__ = version("ruac")
 
 _HOMES = {
     "Predictor": "ruac.predictor",
     "Prediction": "ruac.predictor",
+    "VideoPredictor": "ruac.video.predictor",
     "load": "ruac.loading",
     "load_head": "ruac.adapter",
     "save_head": "ruac.adapter",

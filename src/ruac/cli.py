@@ -7,6 +7,7 @@ traceback.
 from __future__ import annotations
 
 import argparse
+import gc
 import inspect
 import os
 import sys
@@ -49,6 +50,10 @@ COMMANDS = {
     "convert-labels": Command(
         "ruac.exchange.command:convert_labels", "labels for and from YOLO, Label Studio, CVAT, GIS and COCO", positional="labels"
     ),
+    "video": Command("ruac.video.command:video", "follow objects through a video, and see where to correct", positional="source"),
+    "export": Command("ruac.export.command:export", "a model for onnxruntime and the browser"),
+    "bench": Command("ruac.bench:bench", "how fast a model is on this machine"),
+    "app": Command("ruac.app.command:app", "click in the browser, and see where masks may be wrong"),
     "label-studio": Command("ruac.exchange.server:label_studio", "assist people who label in Label Studio"),
     "serve": Command("ruac.serve.command:serve", "answer programs over HTTP"),
     "eval": Command("ruac.evaluate.command:evaluate", "measure masks and uncertainty on labelled data"),
@@ -71,6 +76,7 @@ COMMANDS = {
     ),
     "tune": Command("ruac.training.tune:tune", "search for the settings of a recipe on shifted pictures of its own source"),
     "card": Command("ruac.card:card", "write the model card of a trained model from its result files"),
+    "doctor": Command("ruac.doctor:doctor", "what is installed, and whether it works"),
     "data list": Command("ruac.data.command:list_domains", "name the data sets that can be converted"),
     "data info": Command("ruac.data.command:info", "what is known of one: layout, licence, citation", positional="domain"),
     "data check": Command("ruac.data.command:check", "look for what is wrong with a set in our format", positional="folder"),
@@ -80,6 +86,8 @@ COMMANDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of `ruac` with these arguments (those of the process by default)."""
+    # importing makes millions of objects, none of them garbage: looking for some takes half a second
+    gc.set_threshold(200_000, 20, 100)
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = ""
     try:

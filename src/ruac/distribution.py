@@ -54,7 +54,8 @@ class MaskDistribution:
 
         side: of the network input. Read-outs belong after this step: interpolated entropies blur the zero crossing at the outline.
         """
-        return replace(self, mean=_to_original(self.mean, frame, side), variance=_to_original(self.variance, frame, side))
+        mean, variance = _to_original(torch.stack((self.mean, self.variance)), frame, side)
+        return replace(self, mean=mean, variance=variance)
 
     def crop(self, frame: Frame, side: int) -> MaskDistribution:
         """Both moments as they are, on the decoder's grid, padding cut off."""
@@ -71,7 +72,7 @@ class MaskDistribution:
     def scaled_mean(self) -> Tensor:
         """The logit of `probability`: μ / √(1 + πv/8)."""
         mean, variance = self._moments()
-        return mean * torch.rsqrt(torch.add(1, variance, alpha=math.pi / 8))
+        return torch.add(1, variance, alpha=math.pi / 8).rsqrt_() * mean
 
     def entropy(self) -> Tensor:
         """Uncertainty: Bernoulli entropy of `probability` in bits, 0 (certain) to 1 (a coin toss)."""
@@ -182,9 +183,10 @@ def samples_at_once(elements: int) -> int:
 
 def bernoulli_entropy(logit: Tensor) -> Tensor:
     """Entropy in bits of a Bernoulli variable with this logit; precise far out where 1 - p rounds to one."""
-    below = -logit.abs()
+    # in place, because fresh memory costs as much as the arithmetic
+    below = logit.abs().neg_()
     # H = log(1 + e^-|x|) + |x| (1 - σ(|x|)), in nats
-    return torch.addcmul(F.softplus(below), below, torch.sigmoid(below), value=-1) / math.log(2)
+    return F.softplus(below).addcmul_(below, torch.sigmoid(below), value=-1).div_(math.log(2))
 
 
 def expected_iou(logit: Tensor, mask: Tensor, valid: Tensor | None = None) -> Tensor:

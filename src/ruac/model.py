@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import hashlib
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -18,6 +21,12 @@ from ruac.distribution import MaskDistribution
 from ruac.families import Family, open_model
 from ruac.features import BACKGROUND, DecoderFeatures, Frame, ImageFeatures, Prompts
 from ruac.heads import PlainHead, make_head
+
+if TYPE_CHECKING:
+    from ruac.onnx_backend import OnnxModel
+
+# at its end the interpreter would look for garbage among the millions of objects of transformers, for most of a second
+atexit.register(gc.freeze)
 
 
 @strict
@@ -33,6 +42,16 @@ class RuacConfig(PreTrainedConfig):
     head: str = "exact"
     head_trained: bool = True
     quality: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """M masks of each of the P prompted objects of an image. distribution: of their logits, [P, M, H, W]; iou: [P, M], predicted;
+    object_score: [P], probability that there is an object at all, None of a model that does not say."""
+
+    distribution: MaskDistribution
+    iou: Tensor
+    object_score: Tensor | None
 
 
 class RuacModel(PreTrainedModel):
@@ -99,10 +118,31 @@ class RuacModel(PreTrainedModel):
         with torch.autocast(features.pixels.device.type, enabled=False):
             return self.head(features) if self.config.head_trained else PlainHead()(features)
 
+    def answer(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool) -> Answer:
+        """The masks that a person is shown, of an image alone and on the CPU: the one that the model chooses or, with
+        multimask_output, tokens 1.. by predicted IoU.
+        """
+        features = self.decode(image, prompts)
+        features = features.select(
+            ranked_tokens(features.iou) if multimask_output else chosen_token(features, prompts, self.stability)
+        )
+        distribution = self(features).map(lambda values: values[0].float().cpu())
+        objectness = features.object_logit
+        return Answer(
+            distribution,
+            features.iou[0].float().cpu(),
+            None if objectness is None else torch.sigmoid(objectness[0].float()).cpu(),
+        )
+
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers does, and a SHA256SUMS beside the weights."""
         super().save_pretrained(str(save_directory), **kwargs)
         checksums.write(Path(save_directory))
+
+
+def ranked_tokens(iou: Tensor) -> Tensor:
+    """The multimask tokens 1.. of predicted IoUs [B, P, K], the best first: [B, P, K - 1]."""
+    return iou[..., 1:].argsort(dim=-1, descending=True) + 1
 
 
 def chosen_token(features: DecoderFeatures, prompts: Prompts, stability: tuple[float, float] | None = None) -> Tensor:
@@ -114,7 +154,8 @@ def chosen_token(features: DecoderFeatures, prompts: Prompts, stability: tuple[f
     best = features.iou[:, :, 1:].argmax(-1, keepdim=True) + 1
     words = (prompts.labels >= BACKGROUND).sum(-1, keepdim=True)
     use_best = words <= 1
-    if stability is not None and not use_best.all():
+    # a graph that is being made knows no values
+    if stability is not None and (torch.compiler.is_compiling() or not use_best.all()):
         margin, least = stability
         logits = features.weights[:, :, :1] @ features.pixels.flatten(-2)
         sure, perhaps = (logits > margin).sum(-1), (logits > -margin).sum(-1)  # (B, P, 1)
@@ -129,8 +170,13 @@ def channels_last(model: RuacModel) -> RuacModel:
     return model
 
 
-def weights_sha256(model: RuacModel) -> str:
-    """Hash of the head's kind and state, the input side and all parameters by name: the same wherever the model was loaded from."""
+def weights_sha256(model: RuacModel | OnnxModel) -> str:
+    """Hash of the head's kind and state, the input side and all parameters by name: the same wherever the model was loaded from.
+
+    Of an exported model, `OnnxModel.sha256`.
+    """
+    if not isinstance(model, RuacModel):
+        return model.sha256
     return _sha256(model.state_dict(), f"{model.config.head} {model.config.head_trained} {model.side}")
 
 

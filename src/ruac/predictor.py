@@ -20,7 +20,8 @@ from ruac.data.image import ImageError, read_image
 from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
 from ruac.loading import load
-from ruac.model import RuacModel, chosen_token
+from ruac.model import RuacModel
+from ruac.onnx_backend import PROVIDERS, OnnxModel, is_exported
 from ruac.quality.expected import Quality
 from ruac.regions import Mask, depth, fewest, heaviest_region, interior_point, region_around
 
@@ -147,11 +148,19 @@ class NextClick:
 class Predictor:
     """Keeps the features of one image, so that every further prompt costs only a decoding.
 
-    model: whatever `load` takes, put on `device` with `head`; or a loaded model, which stays as it is and where it is.
+    model: whatever `load` takes, put on `device` with `head`; or a loaded or opened model, which stays as it is and where it is; or
+    a folder that `ruac export` wrote. backend: torch, or onnx or openvino for such a folder; by default what fits the model. Raises
+    what `load` and `OnnxModel.open` raise, and ValueError for a backend that does not fit.
     """
 
-    def __init__(self, model: str | Path | RuacModel = "nano", device: str = "cpu", head: str | Path | None = None):
-        self.model = model.eval() if isinstance(model, RuacModel) else load(model, device, head=head)
+    def __init__(
+        self,
+        model: str | Path | RuacModel | OnnxModel = "nano",
+        device: str = "cpu",
+        head: str | Path | None = None,
+        backend: str | None = None,
+    ):
+        self.model = _opened(model, device, head, backend)
         self.quality = Quality.of(self.model.config.quality)
         self._features: ImageFeatures | None = None
 
@@ -222,27 +231,41 @@ class Predictor:
         return NextClick(column, row, BACKGROUND if there else FOREGROUND, whole)
 
     def _decode(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool, low_resolution: bool) -> list[Prediction]:
-        features = self.model.decode(image, prompts)
-        ranked = features.iou[:, :, 1:].argsort(dim=-1, descending=True) + 1
-        features = features.select(ranked if multimask_output else chosen_token(features, prompts, self.model.stability))
-        distribution = self.model(features).map(lambda values: values[0].float().cpu())
-        iou = features.iou[0].float().cpu()
-        objectness = features.object_logit
-        object_score = [None] * len(iou) if objectness is None else torch.sigmoid(objectness[0].float()).tolist()
+        answer = self.model.answer(image, prompts, multimask_output)
+        object_score = [None] * len(answer.iou) if answer.object_score is None else answer.object_score.tolist()
         places, labels = image.frames[0].to_original(prompts.points[0]).cpu().numpy(), prompts.labels[0].cpu().numpy()
         return [
             Prediction(
-                distribution.map(lambda values, i=i: values[i]),
+                answer.distribution.map(lambda values, i=i: values[i]),
                 image.frames[0],
                 self.model.side,
-                iou[i].numpy(),
+                answer.iou[i].numpy(),
                 object_score[i],
                 low_resolution,
                 places[i][np.isin(labels[i], (BACKGROUND, FOREGROUND))],
                 self.quality,
             )
-            for i in range(len(iou))
+            for i in range(len(answer.iou))
         ]
+
+
+def _opened(
+    model: str | Path | RuacModel | OnnxModel, device: str, head: str | Path | None, backend: str | None
+) -> RuacModel | OnnxModel:
+    if backend not in (None, "torch", *PROVIDERS):
+        raise ValueError(f"no backend '{backend}': torch, {', '.join(PROVIDERS)}")
+    if isinstance(model, OnnxModel):
+        return model
+    if isinstance(model, RuacModel):
+        if backend not in (None, "torch"):
+            raise ValueError(f"a loaded model runs on torch: for {backend}, name a folder that `ruac export` wrote")
+        return model.eval()
+    # "nano" is the embedded model, whatever a folder is called
+    if backend == "torch" or (backend is None and (str(model) == "nano" or not is_exported(Path(model)))):
+        return load(model, device, head=head)
+    if head is not None or device != "cpu":
+        raise ValueError(f"{model}: an exported model has its head inside and runs on the cpu: leave head and device out")
+    return OnnxModel.open(Path(model), backend or "onnx")
 
 
 def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:

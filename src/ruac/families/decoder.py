@@ -25,7 +25,7 @@ def embed_points(encoder: Any, kinds: Tensor, prompts: Prompts) -> Tensor:
     places = encoder.shared_embedding((points + 0.5).float().unsqueeze(0), (side, side))[0]
     nothing = encoder.not_a_point_embed.weight
     tokens = torch.where((labels >= BACKGROUND)[..., None], places + kinds[labels.clamp_min(0)], nothing)
-    return torch.cat([tokens, nothing.expand(len(tokens), 1, -1)], 1)
+    return torch.cat([tokens, nothing.expand(tokens.shape[0], 1, -1)], 1)
 
 
 def embed_masks(encoder: Any, prompts: Prompts) -> Tensor:
@@ -43,7 +43,7 @@ def attend(transformer: Any, tokens: Tensor, absent: Tensor, image: Tensor, posi
     Returns both after it has run.
     """
     hidden = None
-    if absent.any():
+    if torch.compiler.is_compiling() or absent.any():  # a graph that is being made knows no values
         hidden = torch.zeros(absent.shape, dtype=tokens.dtype, device=tokens.device)
         hidden = hidden.masked_fill(absent, -torch.inf)[:, None, None]  # (M, heads, queries, T)
     first = queries = tokens.unsqueeze(1)

@@ -59,7 +59,7 @@ def decode(sam: Any, levels: tuple[Tensor, ...], position: Tensor, prompts: Prom
     words = prompts.labels.flatten(0, 1) >= BACKGROUND  # (M, N)
     said = embed_points(encoder, encoder.point_embed.weight, prompts)
     own = torch.cat([decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight])
-    tokens = torch.cat([own.expand(len(coarse), *own.shape), said.to(own.dtype)], 1)
+    tokens = torch.cat([own.expand(coarse.shape[0], *own.shape), said.to(own.dtype)], 1)
     absent = torch.zeros(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     absent[:, len(own) : -1] = ~words
     absent[:, len(own)] &= words.any(-1)  # of an object about which nothing is said, SAM 2 hears "no point" twice

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ruac.predictor import Predictor
 
 
+ENGINES = ("threads", "ray")
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """What a calibration has to say of all labels. info: for labels.json; guarantee, warning: in words, empty without one."""
@@ -48,6 +51,8 @@ def label(
     device: str = "cpu",
     calibration: Path | None = None,
     alpha: float | None = None,
+    engine: str = "threads",
+    workers: int | None = None,
 ) -> None:
     """Label many images, and learn which of the masks to check.
 
@@ -60,7 +65,9 @@ def label(
     Example: ruac label photos --prompts boxes.json --budget 10% --out labels
 
     Args:
-        images: Files, folders (with the folders in them) and patterns such as 'photos/*.jpg'.
+        images: Files, folders (with the folders in them), patterns such as 'photos/*.jpg', and text files (.txt) with a path or a URL
+            a line. In object stores (s3://, gs://, az:// ...) a folder has / at its end, as in s3://bucket/photos/, and what a URL
+            names is taken to stay what it is.
         prompts: What to segment. JSON {"a.jpg": [{"box": [x0, y0, x1, y1], "points": [[x, y, 1]], "label": "cat"}]}; or CSV with the
             columns image, x, y and maybe label (1 on the object, 0 beside it), object and category; or COCO, whose boxes are used.
         everything: Look for objects instead, with a grid of clicks.
@@ -76,6 +83,10 @@ def label(
         calibration: A file that ruac calibrate wrote for that model; calibration.json in the model's folder if left out and
             there is one.
         alpha: The level of the calibration that is used, if it has several; the first if left out.
+        engine: threads, on this machine, or ray, on the cluster that RAY_ADDRESS names (without it, one process a core of this
+            machine). The results are the same, and either goes on with what the other has begun.
+        workers: Images that are worked on at a time; if left out, with threads as many as there are cores but at most 8, with ray as
+            many as there are cores or GPUs in the cluster.
 
     Raises:
         ValueError: For prompts that make no sense, a folder with results of other settings, and a calibration of another model.
@@ -84,6 +95,10 @@ def label(
     """
     if everything == (prompts is not None):
         raise ValueError("say what to segment: either --prompts FILE or --everything")
+    if engine not in ENGINES:
+        raise ValueError(f"--engine {engine}: {' or '.join(ENGINES)}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers {workers}: at least 1")
     limit = parse_budget(budget)
     require_folder(out)
     found = find_images(images, out)
@@ -95,21 +110,30 @@ def label(
 
     from ruac.calibrate.bounds import Guarantee
     from ruac.everything import Search
+    from ruac.label.lanes import in_lanes
+    from ruac.label.make import EVERYTHING, Job, Maker
     from ruac.label.part import open_folder
-    from ruac.label.run import EVERYTHING, Job, label_images, part_of
+    from ruac.label.ray_engine import Recipe, on_ray
+    from ruac.label.run import label_images, part_of
     from ruac.model import weights_sha256
     from ruac.output import output_names
     from ruac.predictor import Predictor
 
     search = Search(grid, crops, least, parts=not no_parts) if everything else None
     categories = told.categories if told else (EVERYTHING,)
-    predictor = Predictor(model, device, head)
+    # the workers of a cluster load it themselves
+    predictor = Predictor(model, device if engine == "threads" else "cpu", head)
     sha256 = weights_sha256(predictor.model)
     guarantee = Guarantee.of(model, sha256, calibration, alpha)
     settings = _settings(predictor, sha256, search, guarantee)
     folder = open_folder(out, settings)
-    jobs = [Job(name, task) for name, task in zip(output_names([t.image.path for t in tasks]), tasks, strict=True)]
-    failed = label_images(predictor, jobs, folder, search, guarantee)
+    jobs = [Job(name, task) for name, task in zip(output_names([Path(task.image.name) for task in tasks]), tasks, strict=True)]
+    if engine == "ray":
+        recipe = Recipe(model, head, device, sha256, search, guarantee)
+        failed = label_images(lambda left: on_ray(recipe, left, workers), jobs, folder)
+    else:
+        maker = Maker(predictor, search, guarantee)
+        failed = label_images(lambda left: in_lanes(maker, left, workers), jobs, folder)
     # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
     parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
     said = _calibrated(guarantee, parts) if guarantee else Calibrated()

@@ -16,7 +16,7 @@ from ruac.writing import TEMPORARY, write_whole
 
 SETTINGS = "settings.json"
 PARTS, MASKS = "parts", "masks"
-FORMAT = 3  # of the files in PARTS; a folder of another one is not continued
+FORMAT = 4  # of the files in PARTS; a folder of another one is not continued
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Label:
     category: an id; counts: COCO's compressed run lengths; bbox: (x, y, width, height); area: in pixels; score: predicted IoU, 0 to 1;
     mean_uncertainty: in bits, in the mask and the band around it, for an empty mask in the whole picture; object_score: probability
     that there is an object, None of a model that does not say; next_click: (x, y, label); around: None without a calibration;
-    thumbnail: a WebP picture in base64.
+    thumbnail: a JPEG picture in base64.
     """
 
     category: int
@@ -128,10 +128,17 @@ def open_folder(out: Path, settings: dict[str, Any]) -> Folder:
 
 
 def key_of(image: ImageFile, wanted: Iterable[Wanted]) -> str:
-    """Changes when the image file or what is wanted of it does: then the image is done again. Raises OSError without the file."""
-    found = image.path.stat()
+    """Changes when the image file or what is wanted of it does: then the image is done again. Raises OSError without the file.
+
+    What a URL names is taken to stay what it is: to ask a store about each of a million images takes hours.
+    """
+    if isinstance(image.place, str):
+        state: list[Any] = [image.place]
+    else:
+        found = image.place.stat()
+        state = [found.st_size, found.st_mtime_ns]
     told = [(w.category, w.points, w.box) for w in wanted]
-    return hashlib.sha256(json.dumps([image.name, found.st_size, found.st_mtime_ns, told]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([image.name, *state, told]).encode()).hexdigest()
 
 
 def _label(stored: dict[str, Any]) -> Label:

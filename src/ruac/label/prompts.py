@@ -111,14 +111,16 @@ def match(prompts: PromptFile, files: Sequence[ImageFile]) -> list[Task]:
     names = {file.name: file for file in files}
     short: dict[str, list[ImageFile]] = defaultdict(list)
     for file in files:
-        short[file.path.name].append(file)
+        short[file.name.rsplit("/", 1)[-1]].append(file)
     meant: dict[ImageFile, str] = {}
     for name in prompts.wanted:
         file = names.get(name) or names.get(Path(name).as_posix())
         if file is None:
             candidates = short[name]
             if len(candidates) > 1:
-                raise ValueError(f"{prompts.path}: {name!r} may be {candidates[0].path} or {candidates[1].path}; write the path")
+                raise ValueError(
+                    f"{prompts.path}: {name!r} may be {candidates[0].place} or {candidates[1].place}; write the path"
+                )
             if not candidates:
                 raise ValueError(f"{prompts.path}: no image {name!r} among the {len(files)} images given; check its name")
             (file,) = candidates

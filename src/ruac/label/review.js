@@ -73,7 +73,7 @@ function card(item) {
   const element = make("article", "", { class: "card", tabindex: "0", "aria-label": `${name}, ${item.category}`, "data-key": item.key });
   const picture = make("div", "", { class: "picture" });
   const image = make("img", "", { alt: `Outline and uncertainty of ${name}`, decoding: "async", loading: "lazy" });
-  image.src = `data:image/webp;base64,${item.thumbnail}`;
+  image.src = `data:image/jpeg;base64,${item.thumbnail}`;
   picture.append(image);
   const head = make("div", "", { class: "head" });
   head.append(make("h2", `${item.image} · ${item.category} ${item.object}`), make("span", "", { class: "state" }));

@@ -16,7 +16,7 @@ from ruac.label.budget import Plan
 from ruac.label.part import Folder, Label, Part
 from ruac.overlay import INNER, OUTER
 
-MOST_SHOWN = 5000  # masks on the page, the worst; each takes some 10 kB there
+MOST_SHOWN = 5000  # masks on the page, the worst; each takes 10 to 20 kB there
 PAGE = 24  # masks at a time
 NOTHING = "nothing stands out"
 # what is worth saying of a mask

@@ -1,0 +1,83 @@
+"""From a name or a model to the two models of a video: the one for single images, and the one with a memory."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ruac.adapter import load_head
+from ruac.families import model_class
+from ruac.loading import UNTRAINED, _check_device, _pretrained, load
+from ruac.model import RuacModel
+
+# model_type of a checkpoint that holds a memory: transformers' class for it
+VIDEO_MODELS = {
+    "sam2_video": "Sam2VideoModel",
+    "sam3_tracker_video": "Sam3TrackerVideoModel",
+    "sam3_video": "Sam3TrackerVideoModel",
+    "edgetam_video": "EdgeTamVideoModel",
+}
+
+
+def open_model(
+    model: str | Path | PreTrainedModel, device: str = "cpu", head: str | Path | None = None
+) -> tuple[RuacModel, PreTrainedModel | None]:
+    """The model that decodes single images, with its head, and the video model around the same weights, None of one without a memory.
+
+    model: what `ruac.load` takes, where checkpoints of SAM 2, SAM 3's tracker and EdgeTAM keep their memory; or a loaded model, a
+    RuacModel or transformers' video model, which stays where it is. Warns and raises as `ruac.load` does.
+    """
+    if isinstance(model, RuacModel):
+        return model.eval(), None
+    if isinstance(model, PreTrainedModel):
+        video = model
+    else:
+        name = _video_class(model)
+        if name is None:
+            return load(model, device, head=head), None
+        _check_device(device)
+        video = _pretrained(getattr(transformers, name), str(model))
+    kind = str(video.config.model_type)
+    if kind not in VIDEO_MODELS:
+        raise ValueError(
+            f"a model of type '{kind}' has no memory for video: known are {', '.join(VIDEO_MODELS)}, and any RuacModel"
+        )
+    image = RuacModel.around(image_part(video))
+    if head is not None:
+        load_head(image, Path(head))
+    if not image.config.head_trained:
+        warnings.warn(UNTRAINED.format(model if isinstance(model, str | Path) else kind), stacklevel=3)
+    if not isinstance(model, PreTrainedModel):
+        video.to(device)  # pyright: ignore[reportArgumentType]
+    image.head.to(video.device)
+    return image.eval(), video.eval()
+
+
+def image_part(video: Any) -> PreTrainedModel:
+    """The model for single images inside a video model: the same modules, not copies."""
+    kind = model_class(video.config.model_type)
+    parts = {name: getattr(video.config, name) for name in ("vision_config", "prompt_encoder_config", "mask_decoder_config")}
+    with torch.device("meta"):
+        image = kind(kind.config_class(**parts))  # pyright: ignore[reportOptionalCall]
+    for name, _ in list(image.named_children()):
+        setattr(image, name, getattr(video, name))
+    image.no_memory_embedding = video.no_memory_embedding
+    return image.train(video.training)  # what is around shared modules must not change how they work
+
+
+def _video_class(model: str | Path) -> str | None:
+    """transformers' class for a folder or a hub id with a memory; None for everything else, which `load` judges."""
+    if str(model) == "nano" or Path(model).is_file():
+        return None
+    if not (Path(model) / "config.json").is_file() and (Path(model).exists() or str(model).count("/") != 1):
+        return None
+    try:
+        kind = PreTrainedConfig.get_config_dict(str(model))[0].get("model_type")
+    except (OSError, ValueError):
+        return None
+    return VIDEO_MODELS.get(str(kind))

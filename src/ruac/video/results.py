@@ -1,0 +1,123 @@
+"""What `ruac video` leaves in its folder, and how a run that was stopped goes on.
+
+masks/00000.png ...: indexed, 0 background and the objects' numbers; uncertainty/00000.png ...: 16 bits, 65535 is a coin toss;
+frames.jsonl: a line a frame; track.json: the track as a whole; overlay.mp4: to look at. While frames are missing there are
+progress.jsonl, with the lines so far in the order in which they were made, and state.safetensors, what the next frames depend on.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ruac.label.coco import palette
+from ruac.output import UNCERTAINTY_SCALE, encode_uncertainty
+from ruac.writing import TEMPORARY, write_whole
+
+SETTINGS, STATE, PROGRESS, FRAMES, TRACK, OVERLAY = (
+    "settings.json", "state.safetensors", "progress.jsonl", "frames.jsonl", "track.json", "overlay.mp4"
+)  # fmt: skip
+MASKS, UNCERTAINTY = "masks", "uncertainty"
+FORMAT = "ruac-video-1"
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder; see the top of this file."""
+
+    out: Path
+
+    @staticmethod
+    def open(out: Path, settings: Mapping[str, Any]) -> Results:
+        """Make the folder, or take up what is there. Raises ValueError when it was made with other settings."""
+        path, wanted = out / SETTINGS, {"format": FORMAT, **settings}
+        for folder in (out, out / MASKS, out / UNCERTAINTY):
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(TEMPORARY):
+                left.unlink()
+        if not path.is_file():
+            write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
+            return Results(out)
+        try:
+            found = json.loads(path.read_text())
+            changed = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        except (ValueError, AttributeError):
+            raise ValueError(f"{path}: damaged; name another folder with --out") from None
+        if changed:
+            raise ValueError(f"--out {out}: was made with another {', '.join(changed)}; name another folder, or remove it")
+        return Results(out)
+
+    @property
+    def finished(self) -> bool:
+        return (self.out / OVERLAY).is_file()
+
+    def save_frame(self, frame: int, ids: NDArray[np.uint8], uncertainty: NDArray[np.float32]) -> None:
+        """ids, uncertainty: [height, width], the latter in bits."""
+        picture, buffer = Image.fromarray(ids), io.BytesIO()
+        picture.putpalette(palette())
+        picture.save(buffer, "PNG")
+        write_whole(self.out / MASKS / f"{frame:05}.png", buffer.getvalue())
+        # the least compression: this is most of the time that writing takes
+        _, data = cv2.imencode(".png", encode_uncertainty(uncertainty), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        write_whole(self.out / UNCERTAINTY / f"{frame:05}.png", data.tobytes())
+
+    def load_frame(self, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """What `save_frame` wrote. Raises ValueError when it is not there or damaged."""
+        with Image.open(self.out / MASKS / f"{frame:05}.png") as picture:
+            ids = np.asarray(picture)
+        bits = cv2.imread(str(self.out / UNCERTAINTY / f"{frame:05}.png"), cv2.IMREAD_UNCHANGED)
+        if bits is None:
+            raise ValueError(f"{self.out / UNCERTAINTY / f'{frame:05}.png'}: missing or damaged")
+        return ids, bits.astype(np.float32) / UNCERTAINTY_SCALE
+
+    def save_state(self, done: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """done: how many frames there are."""
+        metadata = {"done": str(done), "values": json.dumps(values)}
+        write_whole(self.out / STATE, save(dict(tensors), metadata=metadata))
+
+    def load_state(self) -> tuple[list[Record], dict[str, Tensor], dict[str, Any]] | None:
+        """The lines up to the state, and the state; None where there is none, or fewer lines than it knows of."""
+        path = self.out / STATE
+        if not path.is_file() or not (self.out / PROGRESS).is_file():
+            return None
+        try:
+            with safe_open(path, "pt") as opened:
+                metadata = opened.metadata() or {}
+                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+            done, values = int(metadata["done"]), json.loads(metadata["values"])
+        except (SafetensorError, KeyError, ValueError):
+            raise ValueError(f"{path}: damaged; remove it, and the video is begun anew") from None
+        lines = (self.out / PROGRESS).read_text().splitlines(keepends=True)[:done]
+        if len(lines) < done:
+            return None
+        write_whole(self.out / PROGRESS, "".join(lines).encode())
+        return [json.loads(line) for line in lines], tensors, values
+
+    def save_track(self, records: list[Record], summary: Mapping[str, Any]) -> None:
+        """The lines in the order of the frames, and the summary."""
+        ordered = sorted(records, key=lambda record: record["frame"])
+        write_whole(self.out / FRAMES, "".join(line_of(record) for record in ordered).encode())
+        write_whole(self.out / TRACK, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+
+    def clear(self) -> None:
+        """Remove what only an unfinished run needs."""
+        for name in (STATE, PROGRESS):
+            (self.out / name).unlink(missing_ok=True)
+
+
+def line_of(record: Record) -> str:
+    return json.dumps(record, allow_nan=False) + "\n"
