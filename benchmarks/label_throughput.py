@@ -88,7 +88,7 @@ def main() -> int:
     # first, while nothing larger has been in memory
     figures = measure_memory(tiny(), jobs_of(sets, 400 if options.quick else 5000, 1))
     for name, model, objects, pictures, rounds in (
-        ("nano", load("nano"), 1, some, ROUNDS),
+        ("nano", load("nano"), 1, some, 12 if options.quick else ROUNDS),
         ("nano_three_objects", load("nano"), 3, some, 4 if options.quick else ROUNDS),
         ("sam2_tiny", around_sam2_tiny(), 1, 2 if options.quick else 4, 1 if options.quick else ROUNDS),
     ):

@@ -41,6 +41,8 @@ REASONS = {
 }
 # pages whose blocks need more around them than a folder
 ELSEWHERE = {"server.md": "test_serve_docs.py"}
+# a page that a benchmark writes: what its blocks do takes a cluster
+ON_CLUSTERS = "scale.md"
 # what is there after a page's blocks have run
 LEAVES = {
     "README.md": ["out/a.overlay.png", "labels/review.html", "labels/labels.json", "runs/mine/head.safetensors"],
@@ -80,7 +82,7 @@ def blocks_of(page: Path) -> list[Block]:
     return [Block(kind, title or None, text) for kind, title, text in found]
 
 
-PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE)]
+PAGES = [ROOT / "README.md", *(page for page in sorted(DOCS.glob("*.md")) if page.name not in (*ELSEWHERE, ON_CLUSTERS))]
 WITH_BLOCKS = [page for page in PAGES if any(block.kind in ("sh", "python") and not block.reason for block in blocks_of(page))]
 
 
@@ -189,6 +191,14 @@ def assert_understood(words: list[str]) -> None:
     command = cli.COMMANDS[name]
     method, rest = cli._method(command, words[len(name.split()) :])
     cli._parse(name, command, method, rest)
+
+
+def test_commands_for_clusters_are_understood() -> None:
+    lines = [line for block in blocks_of(DOCS / ON_CLUSTERS) for line in block.lines if " ruac " in f" {line}"]
+    assert lines
+    for line in lines:
+        words = shlex.split(line.partition("; done")[0], comments=True)
+        assert_understood(words[words.index("ruac") + 1 :])
 
 
 def test_no_reason_is_left_over() -> None:

@@ -15,7 +15,6 @@ import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with the sdist and the wheel."""
     out = tmp_path_factory.mktemp("dist")
-    # without hatchling here, build fetches it into an environment of its own
-    isolation = ["--no-isolation"] if find_spec("hatchling") else []
     done = subprocess.run(
-        [sys.executable, "-m", "build", *isolation, "--outdir", str(out), str(ROOT)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return out

@@ -133,7 +133,7 @@ class ExactHead(Head):
         A head that has learnt from few domains is right more often than not in others; where it is wrong, less of it is less harm.
         """
         shares = torch.tensor([1.0, 1.0, deviations, surroundings, 1.0])
-        self.influence.bias += shares.log() / self.PACE
+        self.influence.bias.add_(shares.log() / self.PACE)
 
     def _influences(self, features: DecoderFeatures) -> list[Tensor]:
         """What the tokens say, [B, P, K, 1] each: gain, squared variation of the weights, and what `_variance` takes."""

@@ -42,7 +42,7 @@ def load(
     Warns when the model has no trained head. Raises FileNotFoundError where there is no model, ValueError for one that cannot be
     used, for a head that does not fit, and for a device that is not there.
     """
-    _check_device(device)
+    check_device(device)
     loaded = read(model)
     if head is not None:
         load_head(loaded, Path(head))
@@ -114,11 +114,11 @@ def _kind(config: Path) -> str | None:
 
 def _from_transformers(name: str, kind: str) -> RuacModel:
     if kind == RuacConfig.model_type:
-        return _pretrained(RuacModel, name)
-    return RuacModel.around(_pretrained(model_class(kind), name))
+        return pretrained(RuacModel, name)
+    return RuacModel.around(pretrained(model_class(kind), name))
 
 
-def _pretrained(of: type[Model], name: str) -> Model:
+def pretrained(of: type[Model], name: str) -> Model:
     """`from_pretrained` that does not fill in for what is missing. Raises ValueError."""
     arguments: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
     loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
@@ -152,7 +152,7 @@ def _from_official(file: Path) -> RuacModel:
     return model
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
     """Raises ValueError for one that this machine or this torch does not have."""
     try:
         torch.empty(0, device=device)

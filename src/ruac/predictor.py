@@ -201,10 +201,10 @@ class Predictor:
         """
         if self._features is None:
             raise RuntimeError("no image yet: call set_image(image) before predict(...)")
-        words = [_parse(prompt, self._features.frames[0], self.model.grid) for prompt in prompts]
+        words = [parse(prompt, self._features.frames[0], self.model.grid) for prompt in prompts]
         found: dict[int, Prediction] = {}
         for members in _batches(words):
-            batch = _join([words[i] for i in members], self.model.device)
+            batch = join([words[i] for i in members], self.model.device)
             found.update(zip(members, self._decode(self._features, batch, multimask_output, low_resolution), strict=True))
         return [found[i] for i in range(len(prompts))]
 
@@ -268,7 +268,7 @@ def _opened(
     return OnnxModel.open(Path(model), backend or "onnx")
 
 
-def _parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:
+def parse(prompt: Prompt, frame: Frame, grid: int) -> Prompts:
     """The words about one object, checked, as a batch of one; a box becomes two points. Raises PromptError."""
     points = _numbers("point_coords", np.empty((0, 2)) if prompt.point_coords is None else prompt.point_coords)
     if points.ndim != 2 or points.shape[1] != 2:
@@ -298,7 +298,7 @@ def _batches(words: Sequence[Prompts]) -> Iterator[list[int]]:
         yield from (members[start : start + OBJECTS_AT_ONCE] for start in range(0, len(members), OBJECTS_AT_ONCE))
 
 
-def _join(words: Sequence[Prompts], device: torch.device) -> Prompts:
+def join(words: Sequence[Prompts], device: torch.device) -> Prompts:
     """Prompts of one object each as those of one image with P objects."""
     padded = Prompts.pad(words)
     mask = padded.mask_logits

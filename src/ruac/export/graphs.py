@@ -103,7 +103,7 @@ def to_onnx(model: RuacModel) -> dict[str, bytes]:
         labels = torch.tensor([1, 0, 2, 3, -1], dtype=torch.int32).repeat(3, 1)
         masks = torch.randn(3, model.grid, model.grid, generator=torch.Generator().manual_seed(0))
         names: tuple[str, ...] = (*LEVELS, *INPUTS)
-        inputs = dict(zip(names, (*levels, points, labels, masks), strict=True))
+        inputs: dict[str, Tensor] = dict(zip(names, (*levels, points, labels, masks), strict=True))
         of_points = {0: objects, 1: clicks}
         axes = {**dict.fromkeys(LEVELS), "points": of_points, "labels": of_points, "mask_input": {0: objects}}
         decoder = _export(DecoderGraph(model), inputs, OUTPUTS, axes)

@@ -40,7 +40,7 @@ class Frames(Protocol):
         ...
 
 
-def open_frames(source: Source) -> Frames:
+def open_frames(source: Source) -> Clip | Stills | Film:
     """Frames of a film, of a folder of pictures in the order of their names' numbers, or of arrays [frames, height, width, 3].
 
     What is open already stays as it is.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ruac.features import FOREGROUND, Frame, ImageFeatures, Prompts
 from ruac.model import RuacModel, chosen_token
-from ruac.predictor import Prediction, Prompt, _join, _parse
+from ruac.predictor import Prediction, Prompt, join, parse
 from ruac.quality.expected import Quality
 from ruac.regions import Mask, interior_point
 from ruac.video.affinity import Remembered, propagate, unit_features
@@ -55,7 +55,7 @@ class LightTracker:
                 (2 * self._on_grid(said, image.frames[0]) - 1) * GIVEN_LOGIT, image.frames[0], self.image.side, self.quality
             )
         else:
-            answer = self._decode(image, _join([_parse(said, image.frames[0], self.image.grid)], self.image.device))[0]
+            answer = self._decode(image, join([parse(said, image.frames[0], self.image.grid)], self.image.device))[0]
         if number not in self._objects:
             self._objects.append(number)
         self._told.setdefault(frame, {})[number] = answer
@@ -143,7 +143,7 @@ class LightTracker:
         for number, answer in answers.items():
             probability = answer.distribution.probability().to(level.device)
             self._masks.setdefault(frame, {})[number] = probability[0]
-            self._labels.setdefault(frame, {})[number] = F.adaptive_avg_pool2d(probability, level.shape[-2:])[0]
+            self._labels.setdefault(frame, {})[number] = F.adaptive_avg_pool2d(probability, (level.shape[-2], level.shape[-1]))[0]
 
     def _forget(self, frame: int) -> None:
         """All but the frames that one of the next steps, forward or back, looks at."""

@@ -19,7 +19,7 @@ from ruac.distribution import MaskDistribution
 from ruac.families.inputs import normalise
 from ruac.features import BOX_TOP_LEFT, DecoderFeatures, Frame
 from ruac.model import RuacModel
-from ruac.predictor import Prediction, Prompt, _parse
+from ruac.predictor import Prediction, Prompt, parse
 from ruac.quality.expected import Quality
 from ruac.regions import Mask
 from ruac.video.frames import Frames
@@ -124,7 +124,7 @@ class MemoryTracker:
         return Frame(frames.size, (self.image.side, self.image.side))
 
     def _words(self, prompt: Prompt, where: Frame) -> dict[str, Tensor]:
-        words = _parse(prompt, where, self.image.grid)
+        words = parse(prompt, where, self.image.grid)
         # a box comes before the points, as in training
         order = (words.labels[0, 0] < BOX_TOP_LEFT).long().argsort(stable=True)
         return {"point_coords": words.points[:, :, order].to(self.video.dtype), "point_labels": words.labels[:, :, order].int()}

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ruac.adapter import load_head
 from ruac.families import model_class
-from ruac.loading import UNTRAINED, _check_device, _pretrained, load
+from ruac.loading import UNTRAINED, check_device, load, pretrained
 from ruac.model import RuacModel
 
 # model_type of a checkpoint that holds a memory: transformers' class for it
@@ -40,8 +40,8 @@ def open_model(
         name = _video_class(model)
         if name is None:
             return load(model, device, head=head), None
-        _check_device(device)
-        video = _pretrained(getattr(transformers, name), str(model))
+        check_device(device)
+        video = pretrained(getattr(transformers, name), str(model))
     kind = str(video.config.model_type)
     if kind not in VIDEO_MODELS:
         raise ValueError(

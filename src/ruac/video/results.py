@@ -82,7 +82,7 @@ class Results:
         bits = cv2.imread(str(self.out / UNCERTAINTY / f"{frame:05}.png"), cv2.IMREAD_UNCHANGED)
         if bits is None:
             raise ValueError(f"{self.out / UNCERTAINTY / f'{frame:05}.png'}: missing or damaged")
-        return ids, bits.astype(np.float32) / UNCERTAINTY_SCALE
+        return ids, (bits / UNCERTAINTY_SCALE).astype(np.float32)
 
     def save_state(self, done: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """done: how many frames there are."""
