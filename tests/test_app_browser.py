@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +462,20 @@ def posted(address: str, path: str, body: bytes, kind: str = "application/json")
     return answer_to(urllib.request.Request(address + path, body, {"Content-Type": kind}))
 
 
+def refused(address: str, path: str, body: bytes, kind: str = "application/json") -> str:
+    """The whole answer to a request whose body the server may refuse to read to its end."""
+    host, port = address.removeprefix("http://").split(":")
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(head.encode() + body)
+        with suppress(ConnectionResetError):
+            while piece := connection.recv(2**16):
+                answer += piece
+    return answer.decode()
+
+
 def upload_of(name: str, content: bytes) -> tuple[bytes, str]:
     start = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
     return start.encode() + content + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"
@@ -476,10 +491,12 @@ def test_hostile_names_stay_in_the_temporary_folder(address: str, tmp_path: Path
 
 
 def test_oversize_requests_are_refused_before_they_are_read(address: str) -> None:
-    status, text = posted(address, UPLOAD, *upload_of("big.png", bytes(MAX_FILE + 1)))
-    assert (status, "maximum" in text or "exceeded" in text) == (413, True)
-    status, text = posted(address, "/gradio_api/component_server/", b"{" + b" " * MAX_REQUEST + b"}")
-    assert (status, text) == (413, "the body is over the limit of 1 MiB")
+    answer = refused(address, UPLOAD, *upload_of("big.png", bytes(MAX_FILE + 1)))
+    assert answer.startswith("HTTP/1.1 413")
+    assert "maximum" in answer or "exceeded" in answer
+    answer = refused(address, "/gradio_api/component_server/", b"{" + b" " * MAX_REQUEST + b"}")
+    assert answer.startswith("HTTP/1.1 413")
+    assert answer.endswith("the body is over the limit of 1 MiB")
     host, port = address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(f"POST {UPLOAD} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())

@@ -59,7 +59,13 @@ def launch(config: TrainConfig, launcher: list[str]) -> None:
         }
         for stage in config.stages
     ]
-    values = {**vars(config), "stages": stages, "scenes": vars(config.scenes), "data": [str(path) for path in config.data]}
+    values = {
+        **vars(config),
+        "stages": stages,
+        "scenes": vars(config.scenes),
+        "hedge": vars(config.hedge),
+        "data": [str(path) for path in config.data],
+    }
     file.write_text(json.dumps({**values, "out": str(config.out)}))
     command = [sys.executable, "-m", *launcher, "-m", "ruac", "train", "--config", str(file)]
     environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "HOME": str(config.out.parent)}

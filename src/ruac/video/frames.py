@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Picture = NDArray[np.uint8]
 
 FOLDER_FPS = 24.0  # of pictures in a folder, which do not say
-KEPT_BYTES = 2**26  # of decoded frames, on the way back through a film
+KEPT_BYTES = 2**25  # of decoded frames, on the way back through a film
 
 
 class Frames(Protocol):
