@@ -506,6 +506,12 @@ def test_oversize_requests_are_refused_before_they_are_read(address: str) -> Non
 def test_other_sites_cannot_reach_a_page_of_this_machine(address: str) -> None:
     status, text = answer_to(urllib.request.Request(address, headers={"Host": "evil.example"}))
     assert (status, text) == (403, "this page is for this machine alone; start it with --host for others")
+    status, _ = answer_to(urllib.request.Request(address, headers={"Host": "[::1"}))
+    assert status == 403
+    body, kind = upload_of("left.png", b"x")
+    there = {"Origin": "http://evil.example", "Content-Type": kind}
+    status, text = answer_to(urllib.request.Request(address + UPLOAD, body, there))
+    assert (status, text) == (403, "requests from the pages of other sites are refused")
 
 
 def test_files_of_this_machine_are_not_served(address: str, folder: Path) -> None:

@@ -222,5 +222,15 @@ def test_text_and_postscript_are_no_images(tmp_path: Path, content: bytes) -> No
         read_image(tmp_path / "note.jpg")
 
 
+def test_a_jpeg_of_hundreds_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    file = tmp_path / "scans.jpg"
+    Image.new("RGB", (150, 100)).save(file, progressive=True)
+    data = file.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    file.write_bytes(data[:last] + data[last:-2] * 600 + data[-2:])
+    with pytest.raises(ImageError, match=r"scans\.jpg: a JPEG of more than 100 scans"):
+        read_image(file)
+
+
 def test_image_error_is_a_value_error() -> None:
     assert issubclass(ImageError, ValueError)

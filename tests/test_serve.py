@@ -24,6 +24,7 @@ from ruac.calibrate.policy import Policy
 from ruac.calibrate.risk import Level, Limit
 from ruac.client import Client, prompt
 from ruac.everything import Search, generate
+from ruac.exchange.server import hostname
 from ruac.model import RuacModel
 from ruac.predictor import Predictor
 from ruac.serve import gate as gate_module
@@ -428,4 +429,4 @@ def test_client_that_does_not_take_its_answer_loses_its_place(tmp_path: Path) ->
 
 
 def test_host_headers_that_are_no_address_are_refused() -> None:
-    assert [gate_module._hostname(host) for host in ("[::1", "", "[::1]:80", "127.0.0.1:8000")] == ["", "", "::1", "127.0.0.1"]
+    assert [hostname(host) for host in ("[::1", "", "[::1]:80", "127.0.0.1:8000")] == ["", "", "::1", "127.0.0.1"]

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -22,7 +21,7 @@ from ruac.app.desk import Desk
 from ruac.app.models import Models
 from ruac.app.samples import samples
 from ruac.app.sessions import Sessions
-from ruac.exchange.server import is_loopback
+from ruac.exchange.server import hostname, is_loopback
 
 MAX_FILE = 64 * 2**20  # bytes of an uploaded file
 MAX_UPLOAD, MAX_REQUEST = 2**30, 2**20  # bytes of a request that uploads files, and of any other
@@ -96,8 +95,12 @@ class Guard:
 def _refusal(scope: Scope, local: bool) -> PlainTextResponse | None:
     headers = Headers(scope=scope)
     # a page in a browser could reach this server under a name of its own
-    if local and not is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname or ""):
+    host = headers.get("host", "")
+    if local and not is_loopback(hostname(host)):
         return PlainTextResponse("this page is for this machine alone; start it with --host for others", HTTPStatus.FORBIDDEN)
+    # and could post a form to it without asking first; a proxy in front may change the host
+    if local and "origin" in headers and headers["origin"].split("//")[-1] != host:
+        return PlainTextResponse("requests from the pages of other sites are refused", HTTPStatus.FORBIDDEN)
     if scope["method"] in ("GET", "HEAD", "OPTIONS"):
         return None
     length = headers.get("content-length", "")

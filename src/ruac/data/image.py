@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 # recognised by their first bytes, whatever the file is called; formats that run interpreters or external programs are left out
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MAX_PIXELS = 100_000_000
+SCAN, MAX_SCANS = b"\xff\xda", 100  # of a JPEG, which has about ten at most
 STRIP_ROWS = 256
 # what Pillow's readers raise on damaged files of the formats above
 DAMAGED = (
@@ -65,6 +66,9 @@ def _read(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     with image:
         if image.width * image.height > max_pixels:
             raise ImageError(_too_large(path, max_pixels, image.size))
+        # a scan of nothing takes a few bytes, and a pass over all pixels to be decoded, which nothing can interrupt
+        if image.format in ("JPEG", "MPO") and path.read_bytes().count(SCAN) > MAX_SCANS:
+            raise ImageError(f"{path}: a JPEG of more than {MAX_SCANS} scans; save it again")
         try:
             return _decode(image)
         except DAMAGED as error:

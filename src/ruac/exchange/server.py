@@ -99,6 +99,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def hostname(host: str) -> str:
+    """Of a Host header, without the port; empty for nonsense."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
 class _RefusedError(Exception):
     def __init__(self, status: HTTPStatus, message: str):
         super().__init__(message)
@@ -147,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         from ruac.exchange.parsing import parse_json
 
         # a page in a browser could reach this server under a name of its own, or post plain text without asking first
-        if self.server.local and not is_loopback(urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""):
+        if self.server.local and not is_loopback(hostname(self.headers.get("Host", ""))):
             raise _RefusedError(HTTPStatus.FORBIDDEN, "this server is for this machine alone; start it with --host for others")
         if self.headers.get_content_type() != "application/json":
             raise _RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "the body must be application/json")

@@ -8,14 +8,13 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ruac.exchange.server import is_loopback
+from ruac.exchange.server import hostname, is_loopback
 from ruac.serve.metrics import Metrics
 from ruac.serve.settings import MAX_JSON, MIB, Deadline, Settings
 
@@ -96,7 +95,7 @@ class Gate:
     def _refusal(self, method: str, name: str, headers: Headers) -> JSONResponse | None:
         settings, door, host = self._settings, self._door, headers.get("host", "")
         # a page in a browser could reach this server under a name of its own, or post a form to it without asking first
-        if settings.local and not is_loopback(_hostname(host)):
+        if settings.local and not is_loopback(hostname(host)):
             return refuse(403, "this server is for this machine alone; start it with --host for others")
         if "origin" in headers and headers["origin"].split("//")[-1] != host:
             return refuse(403, "requests from the pages of other sites are refused")
@@ -178,13 +177,6 @@ def refuse(status: int, detail: str, headers: dict[str, str] | None = None) -> J
 
 def too_large(limit: int) -> str:
     return f"the body is over the limit of {limit // MIB} MiB"
-
-
-def _hostname(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:  # brackets that are no address
-        return ""
 
 
 def _knows(headers: Headers, token: str) -> bool:
