@@ -25,7 +25,7 @@ from ruac.cli import main
 from ruac.features import Prompts
 from ruac.heads import PlainHead, make_head
 from ruac.loading import load, read
-from ruac.model import RuacModel
+from ruac.model import RuacModel, weights_sha256
 from ruac.predictor import Predictor
 
 CLICK = Prompts(torch.tensor([[[[20.0, 30.0]]]]), torch.tensor([[[1]]]))
@@ -75,6 +75,15 @@ def test_a_sam_of_transformers_gets_a_head_a_warning_and_the_plain_entropy(sam, 
     prediction = predictor.predict(point_coords=[[20, 30]], multimask_output=True)
     assert prediction.masks.shape == prediction.uncertainty.shape == (3, 40, 60)
     assert (prediction.object_score is None) == (sam.config.model_type in ("sam", "sam_hq"))
+
+
+@pytest.mark.filterwarnings("ignore:the uncertainty of")
+def test_a_sam_of_transformers_has_the_same_hash_at_every_loading(tmp_path):
+    TINY["sam2"]().save_pretrained(tmp_path)
+    first, second = load(tmp_path), load(tmp_path)
+    assert weights_sha256(first) == weights_sha256(second)
+    first.config.head_trained = second.config.head_trained = True  # then their heads count
+    assert weights_sha256(first) != weights_sha256(second)
 
 
 def test_saved_and_loaded_again_it_is_the_same_to_the_bit(sam, tmp_path):

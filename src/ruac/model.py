@@ -173,11 +173,13 @@ def channels_last(model: RuacModel) -> RuacModel:
 def weights_sha256(model: RuacModel | OnnxModel) -> str:
     """Hash of the head's kind and state, the input side and all parameters by name: the same wherever the model was loaded from.
 
-    Of an exported model, `OnnxModel.sha256`.
+    An untrained head answers nothing and is made anew at every loading: its numbers do not count. Of an exported model,
+    `OnnxModel.sha256`.
     """
     if not isinstance(model, RuacModel):
         return model.sha256
-    return _sha256(model.state_dict(), f"{model.config.head} {model.config.head_trained} {model.side}")
+    tensors = {k: v for k, v in model.state_dict().items() if model.config.head_trained or not k.startswith("head.")}
+    return _sha256(tensors, f"{model.config.head} {model.config.head_trained} {model.side}")
 
 
 def decoder_sha256(model: RuacModel) -> str:
