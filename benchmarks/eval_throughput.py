@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -27,18 +26,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from models import around_sam2_tiny, tiny
 from PIL import Image
-from transformers import Sam2Config, Sam2Model
 
 from ruac.data.folder import FolderSet
 from ruac.evaluate.pool import Pool
 from ruac.evaluate.protocol import LabelledImage, Protocol, evaluate_image
 from ruac.evaluate.results import Row
 from ruac.evaluate.run import evaluate_sets
-from ruac.families.nano import NanoConfig
 from ruac.loading import load
-from ruac.machine import describe_machine
-from ruac.model import RuacConfig, RuacModel, channels_last
+from ruac.machine import describe_machine, peak_megabytes
+from ruac.model import RuacModel
 
 SIDE, OBJECTS, CORES = 512, 3, 2
 PROTOCOL = Protocol(clicks=(1, 3, 5), max_objects=OBJECTS)
@@ -139,23 +137,9 @@ def measure_memory(model: RuacModel, images: int) -> dict[str, float]:
             Image.fromarray(picture.ids).save(root / "masks" / f"{picture.id}.png")
         sets, out = [FolderSet.open(root)], Path(folder) / "out"
         evaluate_sets(model, sets, out, PROTOCOL, max_images=WARM)
-        before = peak_mb()
+        before = peak_megabytes()
         evaluate_sets(model, sets, out, PROTOCOL)
-        return {"growth_mb": peak_mb() - before, "peak_mb": peak_mb(), "images_for_memory": float(images)}
-
-
-def around_sam2_tiny() -> RuacModel:
-    """Of random weights, with a head that takes its time as a trained one does."""
-    torch.manual_seed(0)
-    model = channels_last(RuacModel.around(Sam2Model(Sam2Config()).eval().requires_grad_(False)))
-    model.config.head_trained = True
-    return model
-
-
-def tiny() -> RuacModel:
-    """Of random weights: what is kept of an image does not depend on them, and thousands take a minute."""
-    torch.manual_seed(0)
-    return RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).eval().requires_grad_(False)
+        return {"growth_mb": peak_megabytes() - before, "peak_mb": peak_megabytes(), "images_for_memory": float(images)}
 
 
 class Clocked:
@@ -196,12 +180,6 @@ def made_up(name: str, side: int, rng: np.random.Generator) -> LabelledImage:
         image[disc] += np.uint8(40 * i)
         ids[disc] = i
     return LabelledImage(name, image, ids)
-
-
-def peak_mb() -> float:
-    """Of this process."""
-    # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import argparse
 import itertools
 import json
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -31,13 +30,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from models import around_sam2_tiny, tiny
 from numpy.typing import NDArray
 from PIL import Image
-from transformers import Sam2Config, Sam2Model
 
 from ruac.data.folder import FolderSet, find_sets
 from ruac.data.image import read_image
-from ruac.families.nano import NanoConfig
 from ruac.label.images import ImageFile
 from ruac.label.lanes import in_lanes
 from ruac.label.make import Job, Made, Maker
@@ -46,8 +44,8 @@ from ruac.label.prompts import Task, Wanted
 from ruac.label.ray_engine import BLOCK, Recipe, on_ray
 from ruac.label.run import label_images
 from ruac.loading import load
-from ruac.machine import describe_machine
-from ruac.model import RuacConfig, RuacModel, channels_last, weights_sha256
+from ruac.machine import describe_machine, peak_megabytes
+from ruac.model import RuacModel, weights_sha256
 from ruac.predictor import Predictor
 from ruac.regions import bounding_box
 
@@ -279,32 +277,13 @@ def measure_memory(model: RuacModel, jobs: Sequence[Job]) -> dict[str, float]:
 
         def watched(left: Sequence[Job]) -> Iterator[Made]:
             for made in in_lanes(maker, left, CORES):
-                peaks.append(peak_mb())
+                peaks.append(peak_megabytes())
                 yield made
 
         failed = label_images(watched, linked, open_folder(Path(name) / "out", {}))
     if failed:
         raise RuntimeError(failed[0])
     return {"growth_mb": peaks[-1] - peaks[WARM], "peak_mb": peaks[-1], "images_for_memory": float(len(peaks))}
-
-
-def peak_mb() -> float:
-    """Of this process."""
-    # kilobytes on Linux, bytes on macOS
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
-
-
-def around_sam2_tiny() -> RuacModel:
-    """Of random weights, with a head that takes its time as a trained one does."""
-    torch.manual_seed(0)
-    model = channels_last(RuacModel.around(Sam2Model(Sam2Config()).eval().requires_grad_(False)))
-    model.config.head_trained = True
-    return model
-
-
-def tiny() -> RuacModel:
-    torch.manual_seed(0)
-    return RuacModel(RuacConfig(sam=NanoConfig.of_size(64, width=32).to_dict(), head="exact")).eval().requires_grad_(False)
 
 
 if __name__ == "__main__":

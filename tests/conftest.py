@@ -1,11 +1,14 @@
 """Fixtures that several files share: a tiny random model, the real data."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 
 from ruac.families.nano import NanoConfig
 from ruac.heads import ExactHead
@@ -16,6 +19,19 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 REAL_DATA = Path(os.environ.get("RUAC_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium here")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")

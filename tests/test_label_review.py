@@ -4,13 +4,12 @@ import csv
 import io
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ruac.calibrate.shift import Traits
 from ruac.data.labels import encode
@@ -18,7 +17,6 @@ from ruac.label.budget import Budget, plan
 from ruac.label.part import Label, Part, open_folder
 from ruac.label.review import PAGE, Item, queue, review_csv, review_html, with_thumbnails
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "=<script>document.title='owned'</script>\"'&amp;</script>"
 PIXEL = "UklGRiQAAABXRUJQVlA4IBgAAAAwAQCdASoBAAEAAgA0JaQAA3AA/vuUAAA="
 IMAGES = 30
@@ -56,16 +54,6 @@ def items(tmp_path: Path) -> list[Item]:
     shown = with_thumbnails(queued, parts, folder)
     (tmp_path / "review.html").write_bytes(review_html(shown, chosen, IMAGES, [HOSTILE, "dog"], "run"))
     return shown
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium here")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -188,12 +188,9 @@ def _peak_megabytes(predictor: Predictor) -> float:
 
     if predictor.model.device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    import platform
-    import resource
+    from ruac.machine import peak_megabytes
 
-    # kilobytes on Linux, bytes on macOS
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    return peak_megabytes()
 
 
 def read(file: Path) -> dict[str, Any]:
