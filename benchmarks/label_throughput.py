@@ -257,7 +257,7 @@ def clock(action: Callable[[], object]) -> float:
 
 def measure_ray(jobs: Sequence[Job]) -> dict[str, float]:
     """Pictures a second of two workers on this machine from the first result on, and what it takes until that."""
-    recipe = Recipe("nano", None, "cpu", weights_sha256(load("nano")), None, None)
+    recipe = Recipe("nano", None, "cpu", "fp32", weights_sha256(load("nano")), None, None)
     start = time.perf_counter()
     at = [time.perf_counter() for _ in on_ray(recipe, jobs, CORES)]
     return {"ray_images_a_second": (len(at) - 1) / (at[-1] - at[0]), "ray_start_seconds": at[0] - start}

@@ -80,7 +80,7 @@ def test_a_worker_with_other_weights_is_refused(tiny_model_folder: Path) -> None
     threads = torch.get_num_threads()
     try:
         with pytest.raises(ValueError, match="other weights on a worker than here"):
-            _Worker(Recipe(str(tiny_model_folder), None, "cpu", "0" * 64, None, None))
+            _Worker(Recipe(str(tiny_model_folder), None, "cpu", "fp32", "0" * 64, None, None))
     finally:
         torch.set_num_threads(threads)
 

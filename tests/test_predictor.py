@@ -13,7 +13,8 @@ from PIL import Image
 from ruac.data.image import ImageError
 from ruac.distribution import MaskDistribution
 from ruac.features import DecoderFeatures, Frame, ImageFeatures, Prompts
-from ruac.model import RuacModel
+from ruac.loading import load
+from ruac.model import RuacModel, weights_sha256
 from ruac.predictor import Prediction, Predictor, Prompt, PromptError
 from ruac.quality.expected import shifted_iou
 
@@ -363,3 +364,45 @@ def test_a_line_of_another_kind_is_refused(tiny_model: RuacModel) -> None:
     model.config.quality = {"intercept": 0.1, "stability": 1.0}
     with pytest.raises(ValueError, match="quality in the model's configuration must be two numbers, intercept and slope"):
         Predictor(model)
+
+
+def squares() -> np.ndarray:
+    """A bright rectangle on a dark ground."""
+    image = np.full((240, 320, 3), 40, np.uint8)
+    image[70:190, 110:250] = (220, 190, 60)
+    return image
+
+
+def test_bf16_answers_nearly_as_fp32_and_counts_as_other_weights() -> None:
+    image = squares()
+    answers, hashes = [], []
+    for precision in ("fp32", "bf16"):
+        predictor = Predictor("nano", precision=precision)
+        predictor.set_image(image)
+        answers.append(predictor.predict(box=(100, 60, 260, 200)))
+        hashes.append(weights_sha256(predictor.model))
+    exact, rounded = answers
+    assert (exact.masks == rounded.masks).mean() > 0.99
+    assert 0 < np.abs(exact.uncertainty - rounded.uncertainty).mean() < 0.02
+    assert hashes[0] != hashes[1]
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_answers_as_the_one_that_is_not(tiny_model_folder: Path) -> None:
+    image, answers, hashes = squares(), [], []
+    for compile in (False, True):
+        predictor = Predictor(tiny_model_folder, compile=compile)
+        predictor.set_image(image)
+        answers.append(predictor.predict(box=(100, 60, 260, 200)))
+        hashes.append(weights_sha256(predictor.model))
+    torch.testing.assert_close(answers[1].low_res_logits, answers[0].low_res_logits, rtol=1e-4, atol=1e-4)
+    assert hashes[0] == hashes[1]
+
+
+def test_what_cannot_be_compiled_or_rounded_is_refused(tiny_model_folder: Path) -> None:
+    with pytest.raises(ValueError, match="no precision 'fp8': fp32, bf16"):
+        Predictor(tiny_model_folder, precision="fp8")
+    model = load(tiny_model_folder)
+    for words in ({"precision": "bf16"}, {"compile": True}):
+        with pytest.raises(ValueError, match="stays as it is"):
+            Predictor(model, **words)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ruac.errors import one_line
 from ruac.writing import write_whole
@@ -61,6 +61,8 @@ def bench(
     model: str = "nano",
     head: Path | None = None,
     device: str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
+    compile: bool = False,
     rounds: int = 20,
     threads: int | None = None,
     out: Path | None = None,
@@ -76,6 +78,8 @@ def bench(
         model: As for ruac predict, or a folder that ruac export wrote.
         head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
+        precision: fp32, or bf16 for GPUs.
+        compile: Let torch.compile work on the encoder first, with CUDA graphs on a GPU; takes minutes.
         rounds: How often everything is measured.
         threads: Of the processor; as many as torch thinks best if left out.
         out: File for the result, as JSON.
@@ -104,13 +108,15 @@ def bench(
     if threads is not None:
         torch.set_num_threads(threads)
     start = time.perf_counter()
-    predictor = Predictor(model, device, head)
+    predictor = Predictor(model, device, head, precision=precision, compile=compile)
     figures = {"load": Figure.of([time.perf_counter() - start]), **measure(predictor, rounds)}
     result = {
         "format": FORMAT,
         "model": model,
         "model_sha256": weights_sha256(predictor.model),
         "machine": f"{describe_machine()}, {torch.get_num_threads()} threads",
+        "precision": precision,
+        "compiled": compile,
         "rounds": rounds,
         "figures": {name: asdict(figure) for name, figure in figures.items()},
     }

@@ -8,7 +8,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -118,14 +118,16 @@ class RuacModel(PreTrainedModel):
         with torch.autocast(features.pixels.device.type, enabled=False):
             return self.head(features) if self.config.head_trained else PlainHead()(features)
 
-    def answer(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool) -> Answer:
+    def answer(self, image: ImageFeatures, prompts: Prompts, multimask_output: bool, token: int | None = None) -> Answer:
         """The masks that a person is shown, of an image alone and on the CPU: the one that the model chooses or, with
-        multimask_output, tokens 1.. by predicted IoU.
+        multimask_output, tokens 1.. by predicted IoU; or the one of the `token` that is named.
         """
         features = self.decode(image, prompts)
-        features = features.select(
-            ranked_tokens(features.iou) if multimask_output else chosen_token(features, prompts, self.stability)
-        )
+        if token is not None:
+            index = torch.full_like(features.iou[..., :1], token, dtype=torch.long)
+        else:
+            index = ranked_tokens(features.iou) if multimask_output else chosen_token(features, prompts, self.stability)
+        features = features.select(index)
         distribution = self(features).map(lambda values: values[0].float().cpu())
         objectness = features.object_logit
         return Answer(
@@ -167,6 +169,17 @@ def chosen_token(features: DecoderFeatures, prompts: Prompts, stability: tuple[f
 def channels_last(model: RuacModel) -> RuacModel:
     """Reorder the weights in place for the memory format that convolutions on CPUs are fastest with."""
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model
+
+
+def compile_encoder(model: RuacModel) -> RuacModel:
+    """torch.compile for the image encoder, in place; the first picture after it takes minutes.
+
+    On an NVIDIA GPU with CUDA graphs, whose outputs the next picture overwrites and which one thread alone may use: `Predictor`
+    copies them. Elsewhere with what the compiler finds for it. The parts keep their names, so that what is saved stays the same.
+    """
+    encoder = cast(torch.nn.Module, model.sam.vision_encoder)
+    encoder.compile(dynamic=False, mode="reduce-overhead" if model.device.type == "cuda" else None)
     return model
 
 

@@ -6,7 +6,7 @@ The arguments are those of Segment Anything's own predictor, so code written for
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,13 +20,14 @@ from ruac.data.image import ImageError, read_image
 from ruac.distribution import MaskDistribution
 from ruac.features import BACKGROUND, FOREGROUND, Frame, ImageFeatures, Prompts, box_points
 from ruac.loading import load
-from ruac.model import RuacModel
+from ruac.model import RuacModel, compile_encoder
 from ruac.onnx_backend import PROVIDERS, OnnxModel, is_exported
 from ruac.quality.expected import Quality
 from ruac.regions import Mask, depth, fewest, heaviest_region, interior_point, region_around
 
 # shares of the expected error that the most doubtful pixels hold: those that deserve a click, and those that deserve a look
 DOUBTFUL, WORTH_A_LOOK = 0.5, 0.9
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 OBJECTS_AT_ONCE = 32  # decoded together, so that memory stays bounded
 
 
@@ -149,8 +150,9 @@ class Predictor:
     """Keeps the features of one image, so that every further prompt costs only a decoding.
 
     model: whatever `load` takes, put on `device` with `head`; or a loaded or opened model, which stays as it is and where it is; or
-    a folder that `ruac export` wrote. backend: torch, or onnx or openvino for such a folder; by default what fits the model. Raises
-    what `load` and `OnnxModel.open` raise, and ValueError for a backend that does not fit.
+    a folder that `ruac export` wrote. backend: torch, or onnx or openvino for such a folder; by default what fits the model.
+    precision: fp32, or bf16 for what GPUs are fastest with; compile: see `compile_encoder`; both of a model that is loaded here.
+    Raises what `load` and `OnnxModel.open` raise, and ValueError for a backend or a precision that does not fit.
     """
 
     def __init__(
@@ -159,8 +161,11 @@ class Predictor:
         device: str = "cpu",
         head: str | Path | None = None,
         backend: str | None = None,
+        precision: str = "fp32",
+        compile: bool = False,
     ):
-        self.model = _opened(model, device, head, backend)
+        self.model = _opened(model, device, head, backend, precision, compile)
+        self._overwritten = compile and self.model.device.type == "cuda"
         self.quality = Quality.of(self.model.config.quality)
         self._features: ImageFeatures | None = None
 
@@ -173,7 +178,8 @@ class Predictor:
             raise ImageError(f"expected a uint8 RGB image [height, width, 3], got {pixels.dtype} {list(pixels.shape)}")
         # torch knows no negative strides, which flipped arrays have
         prepared, frame = self.model.prepare(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1))
-        self._features = self.model.encode(prepared[None].to(self.model.device), (frame,))
+        features = self.model.encode(prepared[None].to(self.model.device), (frame,))
+        self._features = replace(features, levels=tuple(map(torch.clone, features.levels))) if self._overwritten else features
 
     def predict(
         self,
@@ -250,10 +256,20 @@ class Predictor:
 
 
 def _opened(
-    model: str | Path | RuacModel | OnnxModel, device: str, head: str | Path | None, backend: str | None
+    model: str | Path | RuacModel | OnnxModel,
+    device: str,
+    head: str | Path | None,
+    backend: str | None,
+    precision: str,
+    compile: bool,
 ) -> RuacModel | OnnxModel:
     if backend not in (None, "torch", *PROVIDERS):
         raise ValueError(f"no backend '{backend}': torch, {', '.join(PROVIDERS)}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"no precision '{precision}': {', '.join(PRECISIONS)}")
+    as_it_is = precision == "fp32" and not compile
+    if isinstance(model, RuacModel | OnnxModel) and not as_it_is:
+        raise ValueError("a model that is loaded stays as it is: leave precision and compile out, or give its name")
     if isinstance(model, OnnxModel):
         return model
     if isinstance(model, RuacModel):
@@ -262,7 +278,10 @@ def _opened(
         return model.eval()
     # "nano" is the embedded model, whatever a folder is called
     if backend == "torch" or (backend is None and (str(model) == "nano" or not is_exported(Path(model)))):
-        return load(model, device, head=head)
+        loaded = load(model, device, head=head, dtype=PRECISIONS[precision])
+        return compile_encoder(loaded) if compile else loaded
+    if not as_it_is:
+        raise ValueError(f"{model}: an exported model has its own precision: leave precision and compile out")
     if head is not None or device != "cpu":
         raise ValueError(f"{model}: an exported model has its head inside and runs on the cpu: leave head and device out")
     return OnnxModel.open(Path(model), backend or "onnx")

@@ -97,7 +97,7 @@ class NanoVisionModel(PreTrainedModel):
         return Sam2VisionEncoderOutput(
             last_hidden_state=levels[-1].permute(0, 2, 3, 1),
             fpn_hidden_states=tuple(levels),  # pyright: ignore[reportArgumentType]  annotated as one tensor there
-            fpn_position_encoding=tuple(torch.zeros_like(x) for x in levels),  # pyright: ignore[reportArgumentType]
+            fpn_position_encoding=tuple(x.new_zeros(()).expand_as(x) for x in levels),  # pyright: ignore[reportArgumentType]
         )
 
 

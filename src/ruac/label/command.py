@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ruac.errors import WorkError
 from ruac.label.budget import Budget, Plan, parse_budget, plan
@@ -49,6 +49,7 @@ def label(
     model: str = "nano",
     head: Path | None = None,
     device: str = "cpu",
+    precision: Literal["fp32", "bf16"] = "fp32",
     calibration: Path | None = None,
     alpha: float | None = None,
     engine: str = "threads",
@@ -80,6 +81,7 @@ def label(
         model: nano, a folder or a hub id (owner/name) of RUAC or of any SAM, or a file of original SAM 2 weights.
         head: A head trained for that model, as a file.
         device: cpu, cuda, mps ...
+        precision: fp32, or bf16, which GPUs are faster with; a calibration holds for the precision that it was made in, fp32.
         calibration: A file that ruac calibrate wrote for that model; calibration.json in the model's folder if left out and
             there is one.
         alpha: The level of the calibration that is used, if it has several; the first if left out.
@@ -122,14 +124,14 @@ def label(
     search = Search(grid, crops, least, parts=not no_parts) if everything else None
     categories = told.categories if told else (EVERYTHING,)
     # the workers of a cluster load it themselves
-    predictor = Predictor(model, device if engine == "threads" else "cpu", head)
+    predictor = Predictor(model, device if engine == "threads" else "cpu", head, precision=precision)
     sha256 = weights_sha256(predictor.model)
     guarantee = Guarantee.of(model, sha256, calibration, alpha)
     settings = _settings(predictor, sha256, search, guarantee)
     folder = open_folder(out, settings)
     jobs = [Job(name, task) for name, task in zip(output_names([Path(task.image.name) for task in tasks]), tasks, strict=True)]
     if engine == "ray":
-        recipe = Recipe(model, head, device, sha256, search, guarantee)
+        recipe = Recipe(model, head, device, precision, sha256, search, guarantee)
         failed = label_images(lambda left: on_ray(recipe, left, workers), jobs, folder)
     else:
         maker = Maker(predictor, search, guarantee)

@@ -35,6 +35,7 @@ class Recipe:
     model: str
     head: Path | None
     device: str
+    precision: str
     model_sha256: str
     search: Search | None
     guarantee: Guarantee | None
@@ -86,7 +87,7 @@ class _Worker:
         from ruac.predictor import Predictor
 
         torch.set_num_threads(1)  # as a lane has, so that the answers are the same to the byte
-        predictor = Predictor(recipe.model, recipe.device, recipe.head)
+        predictor = Predictor(recipe.model, recipe.device, recipe.head, precision=recipe.precision)
         if weights_sha256(predictor.model) != recipe.model_sha256:
             raise ValueError(f"{recipe.model}: other weights on a worker than here; give all machines the same")
         self.maker = Maker(predictor, recipe.search, recipe.guarantee)
