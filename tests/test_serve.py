@@ -30,8 +30,9 @@ from ruac.predictor import Predictor
 from ruac.serve import gate as gate_module
 from ruac.serve.engine import Engine
 from ruac.serve.gate import Door
+from ruac.serve.lane import BusyError, Lane
 from ruac.serve.metrics import Metrics
-from ruac.serve.settings import Settings
+from ruac.serve.settings import Deadline, LateError, Settings
 
 CLICK = {"prompts": [{"point_coords": [[40, 20]]}]}
 
@@ -272,10 +273,36 @@ def test_request_that_takes_too_long_is_answered_in_time(
         waited = http.post(path, json=CLICK)  # its turn never comes
         thread.join()
         assert (results[0].status_code, waited.status_code) == (504, 429)
+        assert int(waited.headers["Retry-After"]) >= 1
         assert "0.5 seconds" in results[0].json()["detail"]
         go_on.set()
         while http.post(path, json=CLICK).status_code != 200:
             time.sleep(0.05)
+
+
+def test_time_of_work_begins_with_its_turn() -> None:
+    """Waiting uses up none of it; whose turn does not come in time is turned away, not late."""
+
+    async def run() -> tuple[str, ...]:
+        lane, nobody = Lane(0.6), asyncio.create_task(asyncio.sleep(60))
+
+        async def ask(seconds: float) -> str:
+            def work(deadline: Deadline) -> str:
+                time.sleep(seconds)
+                return "answered" if deadline.left else "out of time"
+
+            try:
+                return await lane.run(work, Deadline.after(0.6), nobody)
+            except (BusyError, LateError) as error:
+                return type(error).__name__
+
+        results = await asyncio.gather(ask(0.4), ask(0.4), ask(0.1))
+        late = await ask(0.9)
+        nobody.cancel()
+        lane.close()
+        return *results, late
+
+    assert asyncio.run(run()) == ("answered", "answered", "BusyError", "LateError")
 
 
 def test_search_for_everything_stops_when_its_time_is_up(
@@ -372,7 +399,7 @@ def test_metrics_count_requests_by_kind_and_status(server: Running, client: Clie
         'ruac_requests_total{endpoint="predict",status="422"} 1.0',
         'ruac_requests_total{endpoint="unknown",status="404"} 1.0',
         "ruac_cached_images 1.0",
-        f"ruac_spool_bytes {float(sum(file.stat().st_size for file in server.spool.iterdir()))}",
+        "ruac_spool_bytes 12288.0",  # three blocks
     ):
         assert line in lines
     assert not re.search(r"evil|ever", answer.text)
@@ -382,10 +409,11 @@ def test_openapi_names_every_status_that_is_given(server: Running) -> None:
     with server.http() as http:
         paths = http.get("/openapi.json").json()["paths"]
     statuses = {path: set(next(iter(methods.values()))["responses"]) for path, methods in paths.items()}
-    given = {"400", "401", "403", "404", "408", "413", "415", "422", "429", "500", "503", "504"}
+    given = {"400", "401", "403", "404", "405", "408", "413", "415", "422", "429", "500", "503", "504"}
     assert statuses["/images/{image}/predict"] == statuses["/images/{image}/everything"] == {"200", *given}
     assert statuses["/images"] == {"201", *given} - {"404"}
-    assert statuses["/health"] == {"200", "401", "403", "500", "503"}
+    assert statuses["/metrics"] == {"200", "400", "401", "403", "405", "429", "500"}
+    assert statuses["/health"] == statuses["/metrics"] | {"503"}
     assert set(paths["/images"]["post"]["requestBody"]["content"]) == {
         "application/octet-stream",
         "image/*",
@@ -421,11 +449,13 @@ def test_client_that_does_not_take_its_answer_loses_its_place(tmp_path: Path) ->
 
     gate = gate_module.Gate(answer, settings, door, Metrics(), lambda: 1)
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
-    scope = {"type": "http", "method": "POST", "path": "/images/x/predict", "headers": headers}
-    with pytest.raises(TimeoutError):
-        asyncio.run(gate(scope, receive, send))
+    aborted: list[int] = []
+    state = {"abort": lambda: aborted.append(len(pieces))}
+    scope = {"type": "http", "method": "POST", "path": "/images/x/predict", "headers": headers, "state": state}
+    asyncio.run(gate(scope, receive, send))
     assert pieces == [0, gate_module.PIECE, gate_module.PIECE]
-    assert (door.inside, door.count.accepted, door.count.answered) == (0, 1, 0)
+    assert aborted == [3]
+    assert (door.inside, door.count.accepted, door.count.answered, door.count.gone) == (0, 1, 0, 1)
 
 
 def test_host_headers_that_are_no_address_are_refused() -> None:

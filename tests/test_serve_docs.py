@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -56,6 +57,23 @@ def test_python_of_the_page(tiny_model: RuacModel, photo: Path) -> None:
         exec(compile(code.replace(ADDRESS, server.url), "server.md", "exec"), names)
     assert names["answer"].masks.shape == names["better"].masks.shape == (1, 300, 400)  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(names["objects"], list)
+
+
+@pytest.mark.slow
+def test_openapi_document_describes_every_answer(tiny_model: RuacModel, tmp_path: Path) -> None:
+    """Whatever is sent, by a tool that makes good and bad requests of what the document says."""
+    kinds = ("status_code", "content_type", "response_headers", "response_schema")
+    checks = ",".join(("not_a_server_error", *(f"{kind}_conformance" for kind in kinds)))
+    with running(tiny_model, tmp_path / "server") as server:
+        words = ["run", f"{server.url}/openapi.json", "--checks", checks, "--phases", "coverage,fuzzing"]
+        limits = ["--max-time", "20", "--max-examples", "10", "--request-timeout", "120", "--generation-deterministic"]
+        done = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", *words, *limits], capture_output=True, text=True, cwd=tmp_path
+        )
+    assert done.returncode == 0, done.stdout
+    found = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
+    assert found
+    assert int(found[1]) == int(found[2]) >= 10
 
 
 def test_page_names_every_status_of_the_server() -> None:

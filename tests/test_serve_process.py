@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +24,11 @@ from ruac.client import Client, ServerError
 
 
 @contextmanager
-def serving(*options: object, env: dict[str, str] | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its address; killed at the end if it is still there."""
-    words = [sys.executable, "-m", "ruac", "serve", "--port", "0", *map(str, options)]
+def serving(
+    *options: object, env: dict[str, str] | None = None, before: Sequence[str] = ()
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The process and its address; killed at the end if it is still there. before: words of a command that starts it."""
+    words = [*before, sys.executable, "-m", "ruac", "serve", "--port", "0", *map(str, options)]
     process = subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}
     )
@@ -78,8 +80,10 @@ def test_workers_know_each_others_images_and_the_next_server_knows_them_all(tiny
 
 
 @pytest.mark.slow
-def test_stop_under_load_loses_nothing_and_leaves_nothing(tiny_model_folder: Path, tmp_path: Path) -> None:
-    with serving("--model", tiny_model_folder, env={"TMPDIR": str(tmp_path)}) as (process, url):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_stop_under_load_loses_nothing_and_leaves_nothing(tiny_model_folder: Path, tmp_path: Path, workers: int) -> None:
+    options = ("--model", tiny_model_folder, "--workers", workers)
+    with serving(*options, env={"TMPDIR": str(tmp_path)}) as (process, url):
         with Client(url) as client:
             photo = client.upload(picture())
         assert len(list(tmp_path.iterdir())) == 1
@@ -118,6 +122,35 @@ def test_workers_end_when_their_parent_is_gone(tiny_model_folder: Path) -> None:
         assert not psutil.wait_procs(children, timeout=20)[1]
 
 
+@pytest.mark.slow
+def test_idle_connections_neither_use_up_the_descriptors_nor_fill_the_log(tiny_model_folder: Path) -> None:
+    files = 200
+    before = ("sh", "-c", f'ulimit -n {files} && exec "$@"', "sh")
+    with serving("--model", tiny_model_folder, "--queue", 8, before=before) as (process, url), ExitStack() as stack:
+        (worker,) = workers_of(process)
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        idle = [stack.enter_context(socket.create_connection(address)) for _ in range(2 * files)]
+        for made in idle:
+            made.settimeout(30)
+        with Client(url) as client:
+            photo = client.upload(picture())  # as soon as the first of them are given up
+            assert worker.num_fds() < files
+            assert all(made.recv(1) in (b"", b"H") for made in idle)  # closed, some of them with a word
+            # and if no descriptor can be had for some other reason, it waits for one
+            allowed = worker.rlimit(psutil.RLIMIT_NOFILE)
+            worker.rlimit(psutil.RLIMIT_NOFILE, (worker.num_fds(), allowed[1]))
+            waiting = [stack.enter_context(socket.create_connection(address)) for _ in range(50)]
+            time.sleep(3)
+            worker.rlimit(psutil.RLIMIT_NOFILE, allowed)
+            assert client.predict(photo.id, [[40, 20]]).masks.shape[1:] == picture().shape[:2]
+            waiting[-1].settimeout(30)
+            assert waiting[-1].recv(1) == b""
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "stopped: 2 requests accepted, 2 answered\n")
+    assert err == "connections have to wait: [Errno 24] Too many open files\n"
+
+
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Multiprocessing has a process of its own beside them."""
     found = []
@@ -140,6 +173,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
     [
         (["--host", "0.0.0.0"], "--host 0.0.0.0: others could connect; set RUAC_TOKEN"),
         (["--port", "70000"], "--port 70000: from 0 to 65535"),
+        (["--queue", "1000000"], "--queue 1000000: too much for"),
         (["--workers", "0"], "--workers 0: must be above 0"),
         (["--timeout", "-0.5"], "--timeout -0.5: must be above 0"),
         (["--cache", "-1"], "--cache -1: must not be below 0"),

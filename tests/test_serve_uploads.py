@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import tempfile
+import threading
 import time
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from serving import Running, picture, running
 
 from ruac.model import RuacModel
 from ruac.serve.settings import MIB
+from ruac.serve.spool import FullError, Incoming, Spool
 
 LIMIT = MIB
 PIXELS = 20_000
@@ -206,9 +208,52 @@ def test_full_spool_is_answered_429_and_loses_nothing(tiny_model: RuacModel, tmp
         assert http.post(f"/images/{kept}/predict", json=asked).status_code == 200
 
 
-def test_full_disk_is_said_and_survived(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ruac.serve.spool import Incoming
+def test_spool_counts_blocks_of_the_disk(tmp_path: Path) -> None:
+    """Files of a few bytes take more of it than their content."""
+    spool = Spool(tmp_path / "spool", 60, 10 * 4096)
+    spool.open()
+    for number in range(8):
+        with spool.receive() as incoming:
+            incoming.write(bytes([number]))
+            spool.keep(incoming)
+    assert spool.sweep() == 8 * 4096
+    spool.require_place()
+    with spool.receive() as incoming:
+        incoming.write(bytes(4097))
+        spool.keep(incoming)
+    assert spool.sweep() == 10 * 4096
+    with pytest.raises(FullError):
+        spool.require_place()
 
+
+def test_spool_is_not_searched_by_the_event_loop(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+    sweep = Spool.sweep
+
+    def note(self: Spool) -> int:
+        threads.append(threading.current_thread())
+        return sweep(self)
+
+    monkeypatch.setattr(Spool, "sweep", note)
+    with server.http() as http:
+        assert http.post("/images", files={"image": ("a.png", encoded(picture(), "PNG"))}).status_code == 201
+        http.get("/metrics")
+    assert len(threads) == 2
+    assert server.thread not in threads
+
+
+def test_error_that_is_not_the_disks_is_a_mistake(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(self: Incoming, chunk: bytes) -> None:
+        raise TimeoutError
+
+    with monkeypatch.context() as patched, server.http() as http:
+        patched.setattr(Incoming, "write", late)
+        answer = http.post("/images", files={"image": ("a.png", encoded(picture(), "PNG"))})
+        assert (answer.status_code, answer.json()["detail"]) == (500, "a mistake of the server; its log says more")
+    require_well(server, tmp_path)
+
+
+def test_full_disk_is_said_and_survived(server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Incoming, chunk: bytes) -> None:
         raise OSError(28, "No space left on device")
 

@@ -22,7 +22,7 @@ from ruac.serve.settings import Deadline
 from ruac.serve.uploads import BODY, receive
 
 SWEEP = 60.0  # seconds between two looks for what has expired
-ASKED = described(400, 404, 408, 413, 415, 422, 429, 503, 504)
+ASKED = described(404, 408, 413, 415, 422, 503, 504)
 ImageId = Annotated[str, Path(pattern=ID_PATTERN, description="as the upload returned it")]
 
 
@@ -36,7 +36,7 @@ def build(engine: Engine, lane: Lane, door: Door) -> FastAPI:
         docs_url=None,  # its pages fetch scripts from elsewhere
         redoc_url=None,
         lifespan=_sweeping(engine),
-        responses=described(401, 403, 500),
+        responses=described(400, 401, 403, 405, 429, 500),
         dependencies=[] if settings.token is None else [Depends(HTTPBearer(auto_error=False))],
     )
     health = HealthOut(
@@ -50,9 +50,8 @@ def build(engine: Engine, lane: Lane, door: Door) -> FastAPI:
     async def answer(request: Request, job: Callable[[Deadline], bytes], status: int = 200) -> Response:
         """What the job makes, from the lane."""
         gone = asyncio.create_task(_until_gone(request))
-        deadline: Deadline = request.state.deadline
         try:
-            body = await lane.run(lambda: job(deadline), deadline, gone)
+            body = await lane.run(job, request.state.deadline, gone)
         finally:
             gone.cancel()
         return Response(body, status, media_type="application/json")
@@ -61,11 +60,12 @@ def build(engine: Engine, lane: Lane, door: Door) -> FastAPI:
         "/images",
         status_code=201,
         response_model=ImageOut,
-        responses=described(400, 408, 413, 415, 422, 429, 503, 504),
+        responses=described(408, 413, 415, 422, 503, 504),
         openapi_extra={"requestBody": BODY},
     )
     async def upload(request: Request) -> Response:
         """Keep an image, to be asked about: the body itself, or the file of a form."""
+        await asyncio.to_thread(engine.spool.require_place)
         with engine.spool.receive() as incoming:
             await receive(request, incoming, settings.max_upload)
             return await answer(request, lambda _: engine.accept(incoming), 201)
@@ -122,8 +122,7 @@ def _sweeping(engine: Engine) -> Callable[[FastAPI], AbstractAsyncContextManager
 
 
 def _sweep(engine: Engine) -> None:
-    engine.spool.sweep()
+    engine.metrics.spool_bytes.set(engine.spool.sweep())
     images, size = engine.cache.figures()
     engine.metrics.cached_images.set(images)
     engine.metrics.cached_bytes.set(size)
-    engine.metrics.spool_bytes.set(engine.spool.used())

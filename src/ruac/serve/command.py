@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
 from ruac.exchange.server import is_loopback
-from ruac.serve.settings import MIB, Settings
+from ruac.serve.settings import BACKLOG, BATCH, MIB, Settings
 from ruac.serve.spool import Spool
 from ruac.serve.supervisor import supervise
 
 TOKEN = "RUAC_TOKEN"
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
-BACKLOG = 256  # connections that the system holds until a worker takes them
+MOST_CONNECTIONS = 1000  # of a worker, beside those whose requests are in its queue
+FILES = 64  # that a worker has open beside them
 
 
 def serve(
@@ -56,7 +58,7 @@ def serve(
         alpha: The level of the calibration that is used, if it has several; the first if left out.
         workers: Processes, each with the model in its memory and its share of the cores.
         queue: Requests that a worker accepts at a time; more are answered 429.
-        timeout: Seconds that a request may take.
+        timeout: Seconds that a request may wait for its turn, that its work may take, and that its client may take for the answer.
         ttl: Seconds that an image is kept after its last use.
         max_upload: MiB of an image file.
         max_pixels: Megapixels of an image.
@@ -88,7 +90,7 @@ def serve(
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ValueError(f"ruac serve needs {missing[0]}: pip install 'ruac[serve]'")
-    token = _token(host)
+    token, connections = _token(host), _connections(queue)
     with _listen(host, port) as listener, tempfile.TemporaryDirectory(prefix="ruac-serve-") as folder:
         settings = Settings(
             model=model,
@@ -100,6 +102,7 @@ def serve(
             spool=Path(folder, "images") if spool is None else spool,
             metrics=Path(folder, "metrics"),
             queue=queue,
+            connections=connections,
             timeout=timeout,
             ttl=ttl,
             max_upload=max_upload * MIB,
@@ -122,6 +125,18 @@ def _token(host: str) -> str | None:
     if not token and not is_loopback(host):
         raise ValueError(f"--host {host}: others could connect; set {TOKEN} to a long random word that requests must bring")
     return token or None
+
+
+def _connections(queue: int) -> int:
+    """That a worker can hold open. Raises ValueError where they are too few for the queue."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS + queue
+    # each upload has two files; before the first of those that come together is refused, some more batches have been taken
+    left = files - FILES - 2 * queue - 4 * BATCH
+    if left < queue:
+        raise ValueError(f"--queue {queue}: too much for {files} open files a process; allow more with ulimit -n, or lower it")
+    return min(MOST_CONNECTIONS + queue, left)
 
 
 def _listen(host: str, port: int) -> socket.socket:

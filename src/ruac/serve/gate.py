@@ -26,7 +26,8 @@ MULTIPART_FRAME = 64 * 1024  # bytes around the file
 
 @dataclass
 class Count:
-    """Of one worker's requests. accepted: were given a place; answered: got the whole answer; gone: the client left before it."""
+    """Of one worker's requests. accepted: were given a place; answered: got the whole answer; gone: the client left before it, or did
+    not take it."""
 
     accepted: int = 0
     answered: int = 0
@@ -57,7 +58,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, name, sent = time.monotonic(), endpoint(scope["path"]), _Sent(send, self._settings.timeout)
+        start, name = time.monotonic(), endpoint(scope["path"])
+        sent = _Sent(send, self._settings.timeout, scope["state"]["abort"])
         try:
             refusal = self._refusal(scope["method"], name, Headers(scope=scope))
             if refusal is not None:
@@ -76,17 +78,17 @@ class Gate:
         door.count.accepted += 1
         self._metrics.accepted.set(door.inside)
         deadline = Deadline.after(self._settings.timeout)
-        scope.setdefault("state", {})["deadline"] = deadline
+        scope["state"]["deadline"] = deadline
         body = _Body(receive, limit, deadline)
         try:
             await self._app(scope, body, sent)
         finally:
             door.inside -= 1
             self._metrics.accepted.set(door.inside)
-            if sent.whole and not body.gone:
-                door.count.answered += 1
+            if body.gone or sent.late:
+                door.count.gone += 1
             else:
-                door.count.gone += int(body.gone)
+                door.count.answered += sent.whole
 
     def _limit(self, name: str) -> int:
         """Bytes of a body for that endpoint."""
@@ -119,26 +121,37 @@ class Gate:
 
 
 class _Sent:
-    """Passes an answer on, no faster than the client takes it and no longer than `timeout` seconds, and notes its status, and whether
-    it was sent to its end."""
+    """Passes an answer on, no faster than the client takes it, and notes its status, and whether it was sent to its end.
 
-    def __init__(self, send: Send, timeout: float):
-        self._send, self._timeout = send, timeout
+    late: whether the client has not taken a part of it within `timeout` seconds; the connection is then given up with `abort`.
+    """
+
+    def __init__(self, send: Send, timeout: float, abort: Callable[[], None]):
+        self._send, self._timeout, self._abort = send, timeout, abort
         self.status: int | None = None
-        self.whole = False
+        self.whole = self.late = False
 
     async def __call__(self, message: Message) -> None:
-        """Raises TimeoutError, upon which the connection is closed."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+        try:
+            # the head as well: before it goes what is left of the answer to an earlier request
+            async with asyncio.timeout(self._timeout):
+                await self._pass_on(message)
+        except TimeoutError:
+            self.late = True
+            self._abort()
+            await asyncio.sleep(0)  # now it is known that nobody is there, and the rest goes nowhere
+
+    async def _pass_on(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
             await self._send(message)
             return
         body, more = message.get("body", b""), message.get("more_body", False)
         # of what is sent in one piece the server would keep all that the client has not taken yet, and the place would be free
-        async with asyncio.timeout(self._timeout):
-            for start in range(0, len(body) or 1, PIECE):
-                rest = more or start + PIECE < len(body)
-                await self._send({"type": message["type"], "body": body[start : start + PIECE], "more_body": rest})
+        for start in range(0, len(body) or 1, PIECE):
+            rest = more or start + PIECE < len(body)
+            await self._send({"type": message["type"], "body": body[start : start + PIECE], "more_body": rest})
         self.whole = not more
 
 

@@ -11,32 +11,41 @@ from types import FrameType
 import uvicorn
 
 from ruac.serve.app import build
+from ruac.serve.connection import IDLE, Connection, calm, watch
 from ruac.serve.engine import Engine
 from ruac.serve.gate import Count, Door
 from ruac.serve.lane import Lane
+from ruac.serve.settings import BACKLOG, BATCH
 
 POLL = 0.02  # seconds
-IDLE = 30  # seconds after which a connection without requests is closed
 
 
 async def serve(engine: Engine, listener: socket, door: Door, ready: Callable[[], None]) -> Count:
     """Until `door.closing` is set, by a signal or by whom it belongs to; ready: called once requests are answered."""
-    lane = Lane()
+    lane = Lane(engine.settings.timeout)
+
+    class Limited(Connection):
+        most = engine.settings.connections
+
     config = uvicorn.Config(
         build(engine, lane, door),
-        http="h11",
+        http=Limited,
         ws="none",
-        log_level="warning",
+        log_level="error",  # a warning a request is what clients could fill the log with
         access_log=False,
         server_header=False,
-        timeout_keep_alive=IDLE,
+        timeout_keep_alive=int(IDLE),
+        backlog=BATCH,
         timeout_graceful_shutdown=math.ceil(engine.settings.timeout),
     )
     server = _Server(config, door)
+    asyncio.get_running_loop().set_exception_handler(calm())
     serving = asyncio.create_task(server.serve([listener]))
     while not (server.started or serving.done()):
         await asyncio.sleep(POLL)
+    listener.listen(BACKLOG)  # the event loop has set it to how many it takes at once
     ready()
+    watching = asyncio.create_task(watch(server.server_state.connections))
     closing = asyncio.create_task(door.closing.wait())
     await asyncio.wait({serving, closing}, return_when=asyncio.FIRST_COMPLETED)
     # none of them takes longer than a request may
@@ -44,6 +53,7 @@ async def serve(engine: Engine, listener: socket, door: Door, ready: Callable[[]
         await asyncio.sleep(POLL)
     server.should_exit = True
     await serving
+    watching.cancel()
     closing.cancel()
     lane.close()
     return door.count

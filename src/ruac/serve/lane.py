@@ -16,7 +16,7 @@ MEMORY = 0.2  # weight of the newest job in the mean time of one
 
 
 class BusyError(Exception):
-    """The time of a request was over before its turn came."""
+    """The turn of a request did not come in time."""
 
 
 class GoneError(Exception):
@@ -24,32 +24,45 @@ class GoneError(Exception):
 
 
 class Lane:
-    """One job after the other, in the order in which they came. A job that nobody waits for any more is not begun."""
+    """One job after the other, in the order in which they came. A job that nobody waits for any more is not begun.
 
-    def __init__(self) -> None:
+    seconds: that a job may take from its beginning, however long it has waited.
+    """
+
+    def __init__(self, seconds: float) -> None:
         self._thread = ThreadPoolExecutor(1, "lane")
+        self._seconds = seconds
         self._mean = 0.1  # seconds a job
         self._waiting = 0
 
-    async def run(self, job: Callable[[], T], deadline: Deadline, gone: asyncio.Task[None]) -> T:
-        """What the job returns or raises. gone: ends when the client has closed the connection.
+    async def run(self, job: Callable[[Deadline], T], turn: Deadline, gone: asyncio.Task[None]) -> T:
+        """What the job returns or raises; it is told when its time is up.
 
-        Raises BusyError when the time was over before it began, LateError when it was later, GoneError.
+        turn: by when it must have begun; gone: ends when the client has closed the connection. Raises BusyError when it has not begun
+        by then, LateError when it took too long, GoneError.
         """
-        future = self._thread.submit(self._timed, job)
+        deadline = Deadline(turn.at + self._seconds)  # at the latest
+
+        def work() -> T:
+            nonlocal deadline
+            deadline = Deadline.after(self._seconds)
+            return job(deadline)
+
+        future = self._thread.submit(self._timed, work)
         self._waiting += 1
         result = asyncio.wrap_future(future)
         try:
+            await asyncio.wait({result, gone}, timeout=turn.left, return_when=asyncio.FIRST_COMPLETED)
+            if not result.done() and future.cancel():
+                raise GoneError if gone.done() else BusyError
+            # it has begun
             await asyncio.wait({result, gone}, timeout=deadline.left, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._waiting -= 1
         if result.done():
             return result.result()
-        begun = not future.cancel()
         result.cancel()  # what the job may still raise is nobody's any more
-        if gone.done():
-            raise GoneError
-        raise LateError if begun else BusyError
+        raise GoneError if gone.done() else LateError
 
     @property
     def wait(self) -> int:

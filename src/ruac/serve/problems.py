@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +23,14 @@ from ruac.serve.settings import LateError, Settings
 from ruac.serve.spool import FullError
 
 LOG = logging.getLogger("ruac.serve")
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 RETRY = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "integer"}}}
 KNOWN: dict[int, tuple[str, dict[str, Any]]] = {
-    400: ("The body is broken", {}),
+    400: ("The body, or the request itself, is broken", {}),
     401: ("The server has a token, and the request has not", {"WWW-Authenticate": {"schema": {"type": "string"}}}),
     403: ("The request comes from where it should not", {}),
     404: ("No such image: never uploaded, or expired", {}),
+    405: ("The path has no such method", {"Allow": {"description": "the methods that it has", "schema": {"type": "string"}}}),
     408: ("The body did not arrive in time", {}),
     413: ("The body is too large", {}),
     415: ("The body is of a type that is not understood", {}),
@@ -35,7 +38,7 @@ KNOWN: dict[int, tuple[str, dict[str, Any]]] = {
     429: ("Too much at once", RETRY),
     500: ("A mistake of the server", {}),
     503: ("The server is being stopped, or its disk is full", RETRY),
-    504: ("The work took longer than a request may take", {}),
+    504: ("The work took longer than it may take", {}),
 }
 
 
@@ -46,7 +49,7 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def translate_errors(app: FastAPI, settings: Settings, wait: Callable[[], int]) -> None:
     """Makes an answer of every error, in words for those that clients can help; wait: seconds, when there are too many."""
-    late = f"the work took longer than the {settings.timeout:g} seconds that a request may take; ask for less at once"
+    late = f"the work took longer than the {settings.timeout:g} seconds that it may take; ask for less at once"
 
     def answer(kind: type[Exception], status: int, words: str | None = None, retry: bool = False) -> None:
         async def respond(_: Request, error: Exception) -> JSONResponse:
@@ -82,9 +85,11 @@ async def _wrong_request(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _no_disk(_: Request, error: Exception) -> JSONResponse:
+    """Raises the error again where it is a mistake of the server."""
+    if not isinstance(error, OSError) or error.errno not in DISK:
+        raise error
     LOG.error("%s", one_line(error))
-    words = error.strerror if isinstance(error, OSError) else None
-    return refuse(503, f"the server cannot keep the image: {words or 'its disk fails'}", {"Retry-After": "10"})
+    return refuse(503, f"the server cannot keep the image: {error.strerror}", {"Retry-After": "10"})
 
 
 async def _mistake(_: Request, error: Exception) -> JSONResponse:

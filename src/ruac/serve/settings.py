@@ -14,13 +14,15 @@ MAX_ANSWER = 64 * MIB  # bytes
 MAX_GRID = 32  # clicks a side of /everything
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # variable that prometheus_client reads when it is imported
 LONGEST_WAIT = 30  # seconds, that a client is ever told to wait
+BACKLOG = 256  # connections that the system holds until a worker takes them
+BATCH = 16  # that a worker takes at once: all of them have a descriptor before the first of them is looked at
 
 
 @dataclass(frozen=True)
 class Settings:
     """spool: folder of the uploads; metrics: folder in which the workers count; ttl: seconds that an image is kept unused;
-    timeout: seconds that a request may take; queue: requests that a worker accepts at a time; cache_bytes, cache_images: what it keeps
-    encoded. The token is left out of what is printed."""
+    timeout: seconds that a request may wait for its turn, and that its work may take; queue: requests that a worker accepts at a time;
+    connections: that it holds open; cache_bytes, cache_images: what it keeps encoded. The token is left out of what is printed."""
 
     model: str
     head: Path | None
@@ -31,6 +33,7 @@ class Settings:
     spool: Path
     metrics: Path
     queue: int = 32
+    connections: int = 1000
     timeout: float = 60.0
     ttl: float = 3600.0
     max_upload: int = 32 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 import stat
@@ -16,6 +17,7 @@ from typing import IO
 
 ID = re.compile(r"[0-9a-f]{64}")
 INCOMING = ".incoming-"
+BLOCK = 4096  # bytes, the least that a disk gives a file
 ABANDONED = 3600.0  # seconds after which an unfinished upload is one of a process that has died
 
 
@@ -45,7 +47,7 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Spool:
-    """ttl: seconds after its last use that an image is there for certain; max_bytes: of all files together.
+    """ttl: seconds after its last use that an image is there for certain; max_bytes: of all files together, in whole blocks.
 
     What is full is not emptied by force: whoever got an id can use it until it expires.
     """
@@ -61,12 +63,14 @@ class Spool:
         if state.st_uid != os.getuid() or state.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise ValueError(f"--spool {self.folder}: not yours alone; run chmod 700 on it or name another folder")
 
+    def require_place(self) -> None:
+        """For a further upload, once what has expired is gone. Looks at every file. Raises FullError."""
+        if self.sweep() >= self.max_bytes:
+            raise FullError
+
     @contextlib.contextmanager
     def receive(self) -> Iterator[Incoming]:
-        """A place for an upload. Raises FullError."""
-        self.sweep()
-        if self.used() >= self.max_bytes:
-            raise FullError
+        """An upload, which is removed at the end unless it was kept."""
         with tempfile.NamedTemporaryFile(prefix=INCOMING, dir=self.folder, delete=False) as file:
             path = Path(file.name)
             try:
@@ -93,16 +97,15 @@ class Spool:
             return None
         return path
 
-    def used(self) -> int:
-        """Bytes of all files."""
-        return sum(state.st_size for _, state in self._files())
-
-    def sweep(self) -> None:
-        """Removes what has expired."""
-        now = time.time()
+    def sweep(self) -> int:
+        """Removes what has expired; bytes of the disk that the others take."""
+        now, taken = time.time(), 0
         for path, state in self._files():
             if now - state.st_mtime > (ABANDONED if path.name.startswith(INCOMING) else self.ttl):
                 path.unlink(missing_ok=True)
+            else:
+                taken += max(BLOCK, math.ceil(state.st_size / BLOCK) * BLOCK)
+        return taken
 
     def _files(self) -> Iterator[tuple[Path, os.stat_result]]:
         """Ours; another worker may take one away at any time."""

@@ -18,7 +18,7 @@ from ruac.serve.settings import Settings
 from ruac.serve.worker import work
 
 LOOK = 0.5  # seconds between two looks at the signals
-ENDING = 10.0  # seconds beyond what a request, and the sending of its answer, may take
+ENDING = 10.0  # seconds beyond what a request's wait, its work and the sending of its answer may take
 
 
 @dataclass
@@ -101,7 +101,7 @@ def _stop(workers: list[_Worker], settings: Settings, signals: _Signals) -> str:
     for worker in workers:
         worker.process.terminate()
     total = {"accepted": 0, "answered": 0, "gone": 0}
-    waiting, end = list(workers), time.monotonic() + 2 * settings.timeout + ENDING
+    waiting, end = list(workers), time.monotonic() + 3 * settings.timeout + ENDING
     while waiting and signals.count < 2 and time.monotonic() < end:
         wait([worker.words for worker in waiting], LOOK)
         for worker in [worker for worker in waiting if worker.words.poll()]:
