@@ -1,8 +1,8 @@
 """How long a person waits for the mask after a click, in a real browser: `python benchmarks/app_latency.py [--quick]`.
 
-A picture of 512 x 512 pixels is uploaded to `ruac app` on two CPU threads, and clicked on: from the moment the mouse button is let go
-until the browser has painted the mask, the uncertainty and the other layers. Prints one JSON object as its last line; exit code 1
-when the target is missed.
+A picture of 512 x 512 pixels is uploaded to `ruac app` on two CPU threads, and objects are clicked on twice: from the moment the mouse
+button is let go until the browser has painted the mask, the uncertainty and the other layers. Once more with a calibration, which adds
+the inner and the outer mask. Prints one JSON object as its last line; exit code 1 when a median misses its target.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import shutil
 import statistics
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,16 @@ from playwright.sync_api import FilePayload, Page, sync_playwright
 from ruac.app.models import Models
 from ruac.app.samples import samples
 from ruac.app.serving import running
+from ruac.calibrate.file import Calibration
+from ruac.calibrate.policy import Policy
+from ruac.calibrate.risk import Level, Limit
+from ruac.calibrate.shift import Traits
 from ruac.data.image import read_image
 from ruac.machine import describe_machine
 
-THREADS, SIDE, WARM_UP, CLICKS, QUICK = 2, 512, 3, 20, 5
-TARGETS = {"click_to_mask_ms": 300.0}
+THREADS, SIDE, WARM_UP, OBJECTS, QUICK = 2, 512, 2, 20, 5
+WHICH = ("first_click", "second_click")
+TARGETS = {f"{calibrated}{click}_ms": 300.0 for calibrated in ("", "calibrated_") for click in WHICH}
 # the layers have new pictures when the click is answered; two frames later they are on the screen
 WATCH = """() => {
     window.times = [];
@@ -47,25 +53,42 @@ WATCH = """() => {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK} clicks instead of {CLICKS}")
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK} objects instead of {OBJECTS}")
     options = parser.parse_args()
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no chromium here: install one")
     torch.set_num_threads(THREADS)
-    with running(Models(["nano"]), None, "127.0.0.1", 0) as address, sync_playwright() as playwright:
+    objects = QUICK if options.quick else OBJECTS
+    figures: dict[str, float] = {"objects": objects}
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory() as folder:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        times = measure(browser.new_page(), address, QUICK if options.quick else CLICKS)
+        for name, calibration in ("", None), ("calibrated_", calibrated(Path(folder))):
+            with running(Models(["nano"], calibration=calibration), None, "127.0.0.1", 0) as address:
+                page = browser.new_page()
+                times = measure(page, address, objects)
+                page.close()
+            for click, of_click in zip(WHICH, (times[::2], times[1::2]), strict=True):
+                figures[f"{name}{click}_ms"] = round(statistics.median(of_click), 1)
+                figures[f"{name}{click}_slowest_ms"] = round(max(of_click), 1)
         browser.close()
-    figures = {"click_to_mask_ms": round(statistics.median(times), 1), "slowest_ms": round(max(times), 1), "clicks": len(times)}
     missed = [name for name, limit in TARGETS.items() if figures[name] > limit]
     machine = f"{describe_machine()}, {torch.get_num_threads()} threads"
     print(json.dumps({"figures": figures, "targets": TARGETS, "missed": missed, "machine": machine}))
     return 1 if missed else 0
 
 
-def measure(page: Page, address: str, clicks: int) -> list[float]:
-    """Milliseconds of each click; every one begins a new object, as a first click does."""
+def calibrated(folder: Path) -> Path:
+    """A calibration of the embedded model for one click; what its limits promise plays no part here."""
+    level = Level(0.1, Limit(-0.5, 0.08, 1.4), Limit(0.5, 0.07, 0.6))
+    traits = Traits(tuple(map(float, range(11))), (0.1, 0.2, 0.3, 0.4))
+    sha256 = Models(["nano"]).get("nano").sha256
+    Calibration("x", sha256, {"x": 60}, "f", 60, 90, Policy("point"), 1.7, (level,), (traits,)).write(folder / "calibration.json")
+    return folder / "calibration.json"
+
+
+def measure(page: Page, address: str, objects: int) -> list[float]:
+    """Milliseconds of the clicks, two an object."""
     page.goto(address)
     page.locator("input.file").set_input_files(
         FilePayload(name="square.png", mimeType="image/png", buffer=square(samples()[0].path))
@@ -76,14 +99,15 @@ def measure(page: Page, address: str, clicks: int) -> list[float]:
     area = page.locator("div.frame").bounding_box()
     assert area is not None
     rng = np.random.default_rng(0)
-    for number in range(WARM_UP + clicks):
-        x, y = rng.uniform(0.2, 0.8, 2)
-        page.mouse.click(area["x"] + x * area["width"], area["y"] + y * area["height"])
-        page.wait_for_function("count => window.times.length === count", arg=number + 1)
+    for number in range(WARM_UP + objects):
+        for click in range(len(WHICH)):
+            x, y = rng.uniform(0.2, 0.8, 2)
+            page.mouse.click(area["x"] + x * area["width"], area["y"] + y * area["height"])
+            page.wait_for_function("count => window.times.length === count", arg=len(WHICH) * number + click + 1)
         page.get_by_role("button", name="Clear").click()
         page.locator(".suggest").wait_for(state="hidden")
         page.locator('.stage[aria-busy="false"]').wait_for()
-    return page.evaluate("window.times")[WARM_UP:]
+    return page.evaluate("window.times")[len(WHICH) * WARM_UP :]
 
 
 def square(path: Path) -> bytes:

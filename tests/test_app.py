@@ -5,13 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-import re
-import signal
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +19,15 @@ from ruac.app import view
 from ruac.app.conversation import MOST_WORDS, Conversation
 from ruac.app.desk import GONE, Desk
 from ruac.app.downloads import COCO
-from ruac.app.legend import NAMES, one_in, rows, summary
 from ruac.app.models import Models
-from ruac.app.samples import Sample, samples
+from ruac.app.room import Room
+from ruac.app.samples import Sample
 from ruac.app.sessions import Sessions
 from ruac.calibrate.bounds import bounds, tempered
 from ruac.calibrate.file import Calibration
 from ruac.calibrate.policy import Policy
 from ruac.calibrate.risk import Level, Limit
 from ruac.calibrate.shift import Traits
-from ruac.cli import main
 from ruac.data.labels import decode
 from ruac.exchange import coco
 from ruac.predictor import Predictor
@@ -47,19 +41,24 @@ def picture(seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Path:
-    folder = tmp_path / "uploads"
-    (folder / "hash").mkdir(parents=True)
-    return folder
+def room(tmp_path: Path) -> Room:
+    (tmp_path / "room").mkdir()
+    return Room(tmp_path / "room", 2**30, 60)
 
 
 @pytest.fixture
-def desk(tiny_model_folder: Path, uploads: Path, tmp_path: Path) -> Desk:
+def uploads(room: Room) -> Path:
+    (room.files / "hash").mkdir()
+    return room.files
+
+
+@pytest.fixture
+def desk(tiny_model_folder: Path, room: Room, tmp_path: Path) -> Desk:
     names = [tmp_path / "first.png", tmp_path / "second.png"]
     for seed, path in enumerate(names):
         Image.fromarray(picture(seed)).save(path)
     sessions: Sessions[Conversation] = Sessions(8, 2**30, 60)
-    return Desk(Models([str(tiny_model_folder)]), [Sample(path.stem, path) for path in names], uploads, sessions)
+    return Desk(Models([str(tiny_model_folder)]), [Sample(path.stem, path) for path in names], room, sessions)
 
 
 @pytest.fixture
@@ -182,7 +181,7 @@ def test_another_model_is_told_the_same_words(desk: Desk, tiny_model_folder: Pat
 
 
 @pytest.fixture
-def calibrated(tiny_model_folder: Path, tmp_path: Path, uploads: Path, desk: Desk) -> Desk:
+def calibrated(tiny_model_folder: Path, tmp_path: Path, desk: Desk) -> Desk:
     sha256 = desk.models.get(desk.models.first).sha256
     level = Level(0.1, Limit(-0.5, 0.08, 1.4), Limit(0.5, 0.07, 0.6))
     traits = Traits(tuple(map(float, range(11))), (0.1, 0.2, 0.3, 0.4))
@@ -306,7 +305,6 @@ def test_uploads_that_are_no_pictures(desk: Desk, uploads: Path, model: str, con
     path.write_bytes(content)
     reply = say(desk, "upload", path=str(path), name="../../note.jpg", model=model)
     assert reply["error"].startswith(message)
-    assert not path.exists()
     # and what was open before is not shown in its place
     assert say(desk, "click", x=1, y=1, label=1)["error"] == GONE
 
@@ -333,7 +331,14 @@ def test_rotated_uploads_are_the_right_way_up(desk: Desk, uploads: Path, model: 
     Image.fromarray(picture()).save(path, exif=exif)
     opened = say(desk, "upload", path=str(path), name="x.jpg", model=model)["picture"]
     assert (opened["width"], opened["height"]) == (HEIGHT, WIDTH)
-    assert not path.exists()
+
+
+def test_an_upload_that_is_opened_stays_for_who_labels_it_too(desk: Desk, uploads: Path, model: str) -> None:
+    path = uploads / "hash" / "x.png"
+    Image.fromarray(picture()).save(path)
+    for secret in (ANNA, BERT):
+        assert "picture" in say(desk, "upload", secret, path=str(path), name="x.png", model=model)
+    assert path.is_file()
 
 
 def test_an_upload_by_another_way_into_the_folder_is_refused(desk: Desk, uploads: Path, model: str, tmp_path: Path) -> None:
@@ -360,7 +365,7 @@ def test_two_people_do_not_see_each_other(desk: Desk) -> None:
 def test_more_requests_than_can_wait_are_told_so(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(desk_module, "AT_ONCE", 1)
     monkeypatch.setattr(desk_module, "WAITING", 2)
-    small = Desk(desk.models, desk.samples, Path("uploads"), desk.sessions)
+    small = Desk(desk.models, desk.samples, desk._room, desk.sessions)
     opened, release = threading.Event(), threading.Event()
 
     def slow(*_: Any) -> dict[str, Any]:
@@ -385,63 +390,6 @@ def test_more_requests_than_can_wait_are_told_so(desk: Desk, monkeypatch: pytest
     assert "error" not in open_sample(small, "4" * 32)
 
 
-# ---- sessions
-
-
-class Thing:
-    def __init__(self, nbytes: int):
-        self.nbytes = nbytes
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def put(sessions: Sessions[Thing], secret: str, nbytes: int = 1) -> None:
-    with sessions.use(secret) as entry:
-        entry.content = Thing(nbytes)
-
-
-def held(sessions: Sessions[Thing], secret: str) -> bool:
-    with sessions.use(secret) as entry:
-        return entry.content is not None
-
-
-def test_sessions_are_bounded_in_number_the_longest_unused_goes_first() -> None:
-    sessions: Sessions[Thing] = Sessions(2, 100, 10, Clock())
-    put(sessions, "a")
-    put(sessions, "b")
-    assert held(sessions, "a")
-    put(sessions, "c")
-    assert sessions.count == 2
-    assert held(sessions, "a")
-    assert not held(sessions, "b")
-
-
-def test_sessions_are_bounded_in_bytes() -> None:
-    sessions: Sessions[Thing] = Sessions(10, 100, 10, Clock())
-    for secret in "abc":
-        put(sessions, secret, 40)
-    assert (sessions.count, sessions.nbytes) == (2, 80)
-    put(sessions, "d", 500)
-    assert (sessions.count, sessions.nbytes) == (1, 500)
-
-
-def test_sessions_are_forgotten_after_a_while() -> None:
-    clock = Clock()
-    sessions: Sessions[Thing] = Sessions(10, 100, 10, clock)
-    put(sessions, "a")
-    clock.now = 9
-    put(sessions, "b")
-    clock.now = 12
-    sessions.sweep()
-    assert sessions.count == 1
-    assert held(sessions, "b")
-
-
 def test_a_conversation_knows_what_it_holds(desk: Desk) -> None:
     open_sample(desk)
     before = desk.sessions.nbytes
@@ -451,85 +399,3 @@ def test_a_conversation_knows_what_it_holds(desk: Desk) -> None:
     assert desk.sessions.nbytes > before
     say(desk, "clear")
     assert desk.sessions.nbytes == before
-
-
-# ---- words
-
-
-def test_the_legend_counts_what_is_expected_to_be_wrong() -> None:
-    error = np.full((10, 10), 0.002, np.float32)
-    error[:2], error[2:3], error[3:4] = 0.2, 0.25, 0.4
-    found = rows(error, error)
-    assert [row.name for row in found] == [NAMES[0], NAMES[3]]
-    assert [row.words for row in found] == ["1 in 500 pixels here is likely wrong", "1 in 4 pixels here is likely wrong"]
-    assert [row.share for row in found] == pytest.approx([0.6, 0.4])
-    assert (one_in(0.2), one_in(0.5), one_in(0.0001), one_in(0)) == ("1 in 5", "1 in 2", *["fewer than 1 in 1,000"] * 2)
-
-
-def test_the_summary_says_how_much_of_the_mask_is_wrong() -> None:
-    mask = np.zeros((10, 10), bool)
-    error = np.full((10, 10), 0.1, np.float32)
-    assert summary(error, mask).startswith("Nothing is in the mask")
-    mask[:4] = True
-    assert summary(error, mask) == "For every 4 pixels of the mask, one in or around it is likely wrong."
-    assert summary(error * 5, mask).startswith("More pixels are expected to be wrong than the mask has")
-
-
-def test_outlines_are_where_the_mask_is() -> None:
-    mask = np.zeros((10, 10), bool)
-    mask[2:5, 3:7] = True
-    assert view.path(mask, (2, 2)) == "M7.0 5.0L7.0 9.0L13.0 9.0L13.0 5.0Z"
-
-
-def test_samples_are_on_this_disk() -> None:
-    found = samples()
-    assert found[0].name == "Grace Hopper"
-    assert all(sample.path.is_file() for sample in found)
-
-
-# ---- the command
-
-
-def test_the_command_serves_until_it_is_interrupted(tiny_model_folder: Path) -> None:
-    words = ["app", "--port", "0", "--models", str(tiny_model_folder)]
-    process = subprocess.Popen([sys.executable, "-m", "ruac", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        address = re.findall(r"look at (http://127\.0\.0\.1:\d+);", process.stdout.readline())[0]
-        with urllib.request.urlopen(address, timeout=20) as reply:
-            assert 'content="ruac"' in reply.read().decode()
-        process.send_signal(signal.SIGINT)
-        _, shown = process.communicate(timeout=20)
-    finally:
-        process.kill()
-    assert process.returncode == 130
-    assert shown.endswith("ruac: interrupted\n")
-
-
-def test_help_does_not_load_what_only_the_page_needs() -> None:
-    code = (
-        "import sys; import ruac.app.command; print([name for name in ('torch', 'gradio', 'starlette') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-def test_wrong_use_is_one_line_and_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words, message in (
-        (["--folder", "nowhere"], "--folder nowhere: no such folder"),
-        (["--port", "70000"], "--port 70000: from 0 to 65535"),
-        (
-            ["--models", str(tmp_path)],
-            f"no model at {tmp_path}: expected a folder with config.json and model.safetensors, or 'nano'",
-        ),
-    ):
-        assert main(["app", *words]) == 2
-        assert capsys.readouterr().err == f"ruac: {message}\n"
-
-
-def test_without_gradio_the_command_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("ruac.app.command.find_spec", lambda name: None)
-    assert main(["app"]) == 2
-    assert capsys.readouterr().err == "ruac: ruac app needs gradio: pip install 'ruac[app]'\n"

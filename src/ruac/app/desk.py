@@ -12,6 +12,7 @@ from ruac.app import view
 from ruac.app.conversation import Box, Conversation
 from ruac.app.downloads import download, kinds
 from ruac.app.models import Models
+from ruac.app.room import Room
 from ruac.app.samples import Sample
 from ruac.app.sessions import Entry, Sessions
 from ruac.data.image import ImageError, read_image
@@ -32,11 +33,11 @@ class BusyError(Exception):
 
 
 class Desk:
-    """Answers requests of all sessions. uploads: folder that uploaded files come from, and are deleted in once they are read."""
+    """Answers requests of all sessions. room: where uploaded files are."""
 
-    def __init__(self, models: Models, pictures: Sequence[Sample], uploads: Path, sessions: Sessions[Conversation]):
+    def __init__(self, models: Models, pictures: Sequence[Sample], room: Room, sessions: Sessions[Conversation]):
         self.models, self.samples, self.sessions = models, pictures, sessions
-        self._uploads = uploads
+        self._room = room
         self._places, self._turns = BoundedSemaphore(AT_ONCE + WAITING), BoundedSemaphore(AT_ONCE)
         self._actions: dict[str, Callable[[Entry[Conversation], Request], Reply]] = {
             "sample": self._open_sample,
@@ -85,13 +86,11 @@ class Desk:
         return self._open(entry, sample.path, sample.path.name, request)
 
     def _open_upload(self, entry: Entry[Conversation], request: Request) -> Reply:
-        path, name = Path(_text(request, "path")).resolve(), Path(_text(request, "name")).name[:200]
-        if not path.is_relative_to(self._uploads.resolve()) or not path.is_file():
+        path, name = _text(request, "path"), Path(_text(request, "name")).name[:200]
+        if not self._room.holds(path):
             raise ValueError("this file has not been uploaded")
-        try:
-            return self._open(entry, path, name, request)
-        finally:
-            path.unlink(missing_ok=True)
+        # it stays for its time: the same picture may be among those to label
+        return self._open(entry, Path(path), name, request)
 
     def _open(self, entry: Entry[Conversation], path: Path, name: str, request: Request) -> Reply:
         loaded = self.models.get(_text(request, "model"))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import html
+import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
 from ruac.app.models import Models
+from ruac.app.room import Room
 from ruac.data.layout import name_of
 from ruac.errors import WorkError
 from ruac.label.command import label
@@ -20,14 +21,13 @@ from ruac.output import output_names
 MOST_PICTURES = 200  # uploaded at once
 UPLOADED, ALLOWED = "pictures that I upload", "the folder on the server"
 EVERYTHING, TOLD = "everything that looks like an object", "what a file of clicks or boxes says"
-FORGET = 3600.0  # seconds
 WAIT = "<p>The masks appear here, with those to check first.</p>"
 
 
 class Labelling:
-    """folder: that may be labelled beside what is uploaded, or None; room: where results lie, temporary."""
+    """folder: that may be labelled beside what is uploaded, or None; room: where uploads and results are."""
 
-    def __init__(self, models: Models, folder: Path | None, room: Path):
+    def __init__(self, models: Models, folder: Path | None, room: Room):
         self._models, self._folder, self._room = models, folder, room
 
     def build(self) -> None:
@@ -35,7 +35,7 @@ class Labelling:
         places = [UPLOADED, *([ALLOWED] if self._folder else [])]
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                place = gr.Radio(places, value=places[-1], label="Label", visible=len(places) > 1)
+                place = gr.Radio(places, value=places[-1], label="Which pictures", visible=len(places) > 1)
                 uploads = gr.File(
                     label=f"Pictures, at most {MOST_PICTURES}", file_count="multiple", height=170, visible=places[-1] == UPLOADED
                 )
@@ -49,41 +49,45 @@ class Labelling:
                 )
                 start = gr.Button("Label", variant="primary")
             with gr.Column(scale=3, min_width=320):
-                said = gr.Markdown("")
+                said = gr.Markdown("", min_height=48)
                 results = gr.DownloadButton("Download masks, labels.json and review.html", visible=False)
                 review = gr.HTML(WAIT, elem_classes="review")
         place.change(lambda choice: gr.File(visible=choice == UPLOADED), place, uploads, api_visibility="private", queue=False)
         what.change(lambda choice: gr.File(visible=choice == TOLD), what, prompts, api_visibility="private", queue=False)
-        start.click(self._run, [place, uploads, what, prompts, budget, model], [said, results, review], api_visibility="private")
+        start.click(
+            self._run,
+            [place, uploads, what, prompts, budget, model],
+            [said, results, review],
+            api_visibility="private",
+            show_progress_on=said,
+        )
 
     def _run(
         self, place: str, uploads: list[str] | None, what: str, prompts: str | None, budget: str, model: str
     ) -> tuple[str, gr.DownloadButton, str]:
         """Raises gr.Error for what the person can put right."""
-        self._forget_old()
-        out = Path(tempfile.mkdtemp(prefix="labels.", dir=self._room))
-        try:
-            said = self._label(place, uploads or [], what, prompts, budget, model, out)
+        if self._room.nbytes > self._room.most_bytes:
+            raise gr.Error("there is no room left for results; try again in half an hour", print_exception=False)
+        told = [*(uploads or []), *([prompts] if prompts else [])]
+        self._room.use(map(Path, told))
+        with tempfile.TemporaryDirectory(dir=self._room.work) as work:
+            out = Path(work)
+            try:
+                said = self._label(place, uploads or [], what, prompts, budget, model, out)
+            except (ValueError, FileNotFoundError) as error:
+                # where files lie here is nobody's business
+                message = str(error).removeprefix("--budget ")  # which is the name of no field here
+                for folder in (out, *(Path(path).parent for path in told)):
+                    message = message.replace(f"{folder}/", "")
+                raise gr.Error(message, print_exception=False) from None
             page = (out / "labels" / "review.html").read_text(encoding="utf-8")
-            archive = Path(shutil.make_archive(str(out / "labels"), "zip", out / "labels"))
-        except (ValueError, FileNotFoundError) as error:
-            shutil.rmtree(out)
-            # where files lie here is nobody's business
-            message = str(error)
-            for folder in (out, *([Path(prompts).parent] if prompts else [])):
-                message = message.replace(f"{folder}/", "")
-            raise gr.Error(message, print_exception=False) from None
+            # whoever knows the address may download it
+            archive = shutil.make_archive(str(self._room.files / secrets.token_hex(16) / "labels"), "zip", out / "labels")
         # in a box of its own: its script reaches nothing of this page
         frame = (
             f'<iframe title="Review of the masks" sandbox="allow-scripts allow-downloads" srcdoc="{html.escape(page)}"></iframe>'
         )
-        return said, gr.DownloadButton(value=str(archive), visible=True), frame
-
-    def _forget_old(self) -> None:
-        """Results that were made long ago: the page keeps a copy of each for as long."""
-        for results in self._room.iterdir():
-            if results.stat().st_mtime < time.time() - FORGET:
-                shutil.rmtree(results)
+        return said, gr.DownloadButton(value=archive, visible=True), frame
 
     def _label(
         self, place: str, uploads: Sequence[str], what: str, prompts: str | None, budget: str, model: str, out: Path
@@ -110,5 +114,5 @@ def _gathered(uploads: Sequence[Path], folder: Path) -> Path:
         raise ValueError(f"upload pictures to label, at most {MOST_PICTURES}; {len(uploads)} are there")
     folder.mkdir()
     for upload, name in zip(uploads, output_names(uploads), strict=True):
-        shutil.copyfile(upload, folder / f"{name_of(name)}{upload.suffix}")
+        (folder / f"{name_of(name)}{upload.suffix}").hardlink_to(upload)
     return folder

@@ -9,9 +9,12 @@ from threading import Lock
 from typing import Any
 
 from ruac.calibrate.bounds import Guarantee
+from ruac.errors import one_line
 from ruac.model import RuacModel, weights_sha256
 from ruac.onnx_backend import OnnxModel
 from ruac.predictor import Predictor
+
+OFFLINE = "where the hub is out of reach, start the page with --models and the folder of a model on this disk"
 
 
 class SizedPredictor(Predictor):
@@ -58,10 +61,12 @@ class Models:
 
     def get(self, name: str) -> Loaded:
         """Raises ValueError for a name that is not allowed or a model that cannot be used, FileNotFoundError where there is none."""
-        with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = self._load(name)
-            return self._loaded[name]
+        # those that are loaded do not wait for one that is being fetched
+        if name not in self._loaded:
+            with self._lock:
+                if name not in self._loaded:
+                    self._loaded[name] = self._load(name)
+        return self._loaded[name]
 
     def options(self, name: str) -> dict[str, Any]:
         """What a command of ruac needs to use that model as it is used here. Raises ValueError for a name that is not allowed."""
@@ -72,6 +77,11 @@ class Models:
 
     def _load(self, name: str) -> Loaded:
         told = self.options(name)
-        model = Predictor(name, self._device, told.get("head")).model
+        try:
+            model = Predictor(name, self._device, told.get("head")).model
+        except FileNotFoundError as error:
+            if Path(name).exists():
+                raise
+            raise FileNotFoundError(f"{one_line(error)}; {OFFLINE}") from None
         sha256 = weights_sha256(model)
         return Loaded(name, model, sha256, Guarantee.of(name, sha256, told.get("calibration"), told.get("alpha")))

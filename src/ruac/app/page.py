@@ -18,13 +18,13 @@ from ruac.app.view import PROBABILITY_COLOURS, UNCERTAINTY_COLOURS
 from ruac.data.image import read_image
 from ruac.overlay import BLUE, ORANGE
 
+SCRIPTS = ("stage.js", "marks.js", "hands.js", "panel.js")  # of the tab to click in, as one
 THUMBNAIL = 104  # pixels of the longer side
 STEPS = 9  # colours of a scale
 FONTS = ("system-ui", "sans-serif")  # of the reader's own machine
 WAITING = 4  # folders to label
 # outside of what gradio lets a style sheet reach
 PHONE = "<style>@media (max-width: 520px) { .gradio-container > .main { padding: 10px !important; } }</style>"
-FORGET = (600, 3600)  # seconds: how often uploads are looked through, and how old they may become
 
 
 def build(desk: Desk, labelling: Labelling, max_bytes: int) -> gr.Blocks:
@@ -34,11 +34,11 @@ def build(desk: Desk, labelling: Labelling, max_bytes: int) -> gr.Blocks:
     def ask(request: Any) -> Any:
         return desk.ask(request)
 
-    with gr.Blocks(title="ruac", analytics_enabled=False, delete_cache=FORGET, fill_width=True) as page:
+    with gr.Blocks(title="ruac", analytics_enabled=False, fill_width=True) as page:
         with gr.Tab("Click"):
             gr.HTML(
                 html_template=home.joinpath("stage.html").read_text(encoding="utf-8"),
-                js_on_load=home.joinpath("stage.js").read_text(encoding="utf-8"),
+                js_on_load="\n".join(home.joinpath(script).read_text(encoding="utf-8") for script in SCRIPTS),
                 apply_default_css=False,
                 server_functions=[ask],
                 samples=[{"name": sample.name, "url": _thumbnail(sample)} for sample in desk.samples],
@@ -66,6 +66,17 @@ def theme() -> Base:
         body_text_color_subdued_dark=faint_in_dark,
         block_info_text_color=faint,
         block_info_text_color_dark=faint_in_dark,
+        checkbox_label_background_fill="none",
+        checkbox_label_background_fill_dark="none",
+        checkbox_label_background_fill_hover="none",
+        checkbox_label_background_fill_hover_dark="none",
+        checkbox_label_background_fill_selected="none",
+        checkbox_label_background_fill_selected_dark="none",
+        checkbox_label_padding="4px 0",
+        checkbox_border_color="*neutral_500",
+        checkbox_border_color_dark="*neutral_400",
+        button_primary_background_fill_hover="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_700",
     )
 
 

@@ -1,61 +1,62 @@
-"""The page's server: where it listens, what it refuses before reading it, and how it ends."""
+"""The page's server: where it listens, what it keeps for how long, and how it ends."""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 from threading import Event, Thread
+from types import FrameType
 
-from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ruac.app.conversation import Conversation
 from ruac.app.desk import Desk
+from ruac.app.guard import Guard
 from ruac.app.models import Models
+from ruac.app.room import Room, temporary_room
 from ruac.app.samples import samples
 from ruac.app.sessions import Sessions
-from ruac.exchange.server import hostname, is_loopback
+from ruac.exchange.server import is_loopback
 
 MAX_FILE = 64 * 2**20  # bytes of an uploaded file
-MAX_UPLOAD, MAX_REQUEST = 2**30, 2**20  # bytes of a request that uploads files, and of any other
-SESSIONS, SESSION_BYTES, SESSION_SECONDS = 64, 2 * 2**30, 1800.0
-SWEEP = 60.0  # seconds
+ROOM_BYTES = 4 * 2**30  # of all uploads and results together
+SESSIONS, SESSION_BYTES = 64, 2 * 2**30
+FORGET, SWEEP = 1800.0, 30.0  # seconds without use until something is forgotten, and how often it is looked for
 THREADS = 24  # that wait for the model or work with it
-UPLOAD = "/gradio_api/upload"
 
 
 def serve(models: Models, folder: Path | None, host: str, port: int, show: bool) -> None:
-    """Until it is interrupted. Raises ValueError when the address cannot be had."""
-    with running(models, folder, host, port, show) as address:
-        print(f"look at {address}; stop with Ctrl-C", flush=True)
-        Event().wait()
+    """Until it is interrupted or told to end (SIGTERM); nothing stays in the temporary folder. Raises ValueError when the address
+    cannot be had.
+    """
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        with running(models, folder, host, port, show) as address:
+            print(f"look at {address}; stop with Ctrl-C", flush=True)
+            Event().wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
 def running(models: Models, folder: Path | None, host: str, port: int, show: bool = False) -> Iterator[str]:
     """The page's address, for as long as it is served. Raises ValueError when the address cannot be had."""
     port = _free_port(host, port)
-    sessions: Sessions[Conversation] = Sessions(SESSIONS, SESSION_BYTES, SESSION_SECONDS)
+    sessions: Sessions[Conversation] = Sessions(SESSIONS, SESSION_BYTES, FORGET)
     done = Event()
-    with tempfile.TemporaryDirectory(prefix="ruac-app.") as room:
-        uploads, results = Path(room) / "uploads", Path(room) / "results"
-        uploads.mkdir()
-        results.mkdir()
+    with temporary_room(ROOM_BYTES, FORGET) as room:
         # gradio reads these when it is imported or launched: uploads stay in the temporary folder, and nobody is told of them
-        os.environ |= {"GRADIO_TEMP_DIR": str(uploads), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+        os.environ |= {"GRADIO_TEMP_DIR": str(room.files), "GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 
         from ruac.app.labelling import Labelling
         from ruac.app.page import PHONE, build, style, theme
 
-        page = build(Desk(models, samples(), uploads, sessions), Labelling(models, folder, results), MAX_FILE)
-        Thread(target=_sweep, args=(sessions, done), daemon=True).start()
+        page = build(Desk(models, samples(), room, sessions), Labelling(models, folder, room), MAX_FILE)
+        Thread(target=_sweep, args=(sessions, room, done), daemon=True).start()
         try:
             page.launch(
                 server_name=host,
@@ -73,7 +74,7 @@ def running(models: Models, folder: Path | None, host: str, port: int, show: boo
                 theme=theme(),
                 css=style(),
                 head=PHONE,
-                app_kwargs={"middleware": [Middleware(Guard, local=is_loopback(host))]},
+                app_kwargs={"middleware": [Middleware(Guard, room=room, local=is_loopback(host))]},
             )
             yield f"http://{host}:{port}"
         finally:
@@ -81,40 +82,16 @@ def running(models: Models, folder: Path | None, host: str, port: int, show: boo
             page.close(verbose=False)
 
 
-class Guard:
-    """Refuses what is too large before it is read, and on this machine's own address every page of another one."""
-
-    def __init__(self, app: ASGIApp, local: bool):
-        self._app, self._local = app, local
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = _refusal(scope, self._local) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+def _end(number: int, frame: FrameType | None) -> None:
+    # a second one must not cut the cleaning up short
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(0)
 
 
-def _refusal(scope: Scope, local: bool) -> PlainTextResponse | None:
-    headers = Headers(scope=scope)
-    # a page in a browser could reach this server under a name of its own
-    host = headers.get("host", "")
-    if local and not is_loopback(hostname(host)):
-        return PlainTextResponse("this page is for this machine alone; start it with --host for others", HTTPStatus.FORBIDDEN)
-    # and could post a form to it without asking first; a proxy in front may change the host
-    if local and "origin" in headers and headers["origin"].split("//")[-1] != host:
-        return PlainTextResponse("requests from the pages of other sites are refused", HTTPStatus.FORBIDDEN)
-    if scope["method"] in ("GET", "HEAD", "OPTIONS"):
-        return None
-    length = headers.get("content-length", "")
-    if not length.isdecimal():
-        return PlainTextResponse("the body must have a Content-Length", HTTPStatus.LENGTH_REQUIRED)
-    limit = MAX_UPLOAD if scope["path"].rstrip("/") == UPLOAD else MAX_REQUEST
-    if int(length) > limit:
-        return PlainTextResponse(f"the body is over the limit of {limit >> 20} MiB", HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    return None
-
-
-def _sweep(sessions: Sessions[Conversation], done: Event) -> None:
+def _sweep(sessions: Sessions[Conversation], room: Room, done: Event) -> None:
     while not done.wait(SWEEP):
         sessions.sweep()
+        room.sweep()
 
 
 def _free_port(host: str, port: int) -> int:
