@@ -183,11 +183,15 @@ def test_an_ensemble_is_the_recipe_from_several_seeds(run: Path, tmp_path: Path,
     words = ["train", "--method", "ensemble", "--config", str(run), "--members", "2", "--attack", "none", "--seed", "3"]
     assert main(words) == 0
     folders = [tmp_path / "run" / f"member-{number}" for number in range(2)]
-    assert sorted((tmp_path / "run").iterdir()) == folders
+    assert sorted((tmp_path / "run").iterdir()) == [*folders, tmp_path / "run" / "model"]
     assert [settings_of(folder)["seed"] for folder in folders] == [3, 4]
     assert [settings_of(folder)["stages"][0]["attack"] for folder in folders] == [None, None]
     one, other = (load_file(folder / "model" / "model.safetensors") for folder in folders)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+    both = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for name, value in both.items():
+        torch.testing.assert_close(value.float(), (one[name].float() + other[name].float()) / 2, rtol=1e-3, atol=1e-5)
+    assert load(tmp_path / "run" / "model").config.head_trained
     assert "--members must be at least 2, not 1" in refused([*words, "--members", "1"], capsys)
 
 

@@ -70,7 +70,8 @@ def lora(config: TrainConfig, rank: int = 8) -> None:
 def ensemble(config: TrainConfig, members: int = 3, attack: str | None = None, alignment: Alignment | None = None) -> None:
     """Train the models of a deep ensemble: one recipe with several seeds, one after the other.
 
-    Writes <out>/member-0/model, <out>/member-1/model ... for `ruac eval --model OUT/member-0/model --ensemble OUT/member-1/model ...`.
+    Writes <out>/member-0/model, <out>/member-1/model ... for `ruac eval --model OUT/member-0/model --ensemble OUT/member-1/model ...`,
+    and <out>/model, one model with the mean of their weights, for use in their place where all have started from the same one.
     After an interruption run the same command again to go on.
 
     Example: ruac train --method ensemble --config configs/nano-ruac.yaml --out runs/ensemble --members 3
@@ -83,11 +84,15 @@ def ensemble(config: TrainConfig, members: int = 3, attack: str | None = None, a
     if members < 2:
         raise ValueError(f"--members must be at least 2, not {members}: one model agrees with itself")
 
+    from accelerate import PartialState
+
     from ruac.training.loop import train
+    from ruac.training.model_folder import average, write_model
 
     changed = _changed(config, attack, alignment)
-    for number in range(members):
-        train(member(changed, number))
+    models = [train(member(changed, number)) for number in range(members)]
+    if PartialState().is_main_process:
+        write_model(average(models), config.out / "model", "run the same command again, all members are kept")
 
 
 def rival(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import errno
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,11 +22,10 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ruac.data.folder import FolderSet
-from ruac.errors import WorkError, one_line
+from ruac.errors import WorkError
 from ruac.evaluate.protocol import LabelledImage, Protocol, evaluate_image
 from ruac.heads import ExactHead
 from ruac.machine import describe_machine
@@ -45,13 +43,14 @@ from ruac.training.checkpoint import (
 )
 from ruac.training.config import TrainConfig
 from ruac.training.groups import attacking_parameters, parameter_groups
+from ruac.training.model_folder import write_model
 from ruac.training.objective import Chance, Objective, Outcome, Pending
 from ruac.training.records import StepLog, write_validation
 from ruac.training.sources import TrainingPool, open_sources
 from ruac.training.start import resized, start_model, stretches
 from ruac.training.stream import Batch, SceneStream, batches
 from ruac.training.variant import PLAIN, Variant, Watch
-from ruac.writing import write_whole
+from ruac.writing import only_writer, write_whole
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,8 @@ def train(config: TrainConfig, variant: Variant = PLAIN, watch: Watch | None = N
     with _denormals_flushed(), _full_disk_reported(config):
         sets = open_sources(config.data)
         run = Run(config, variant, accelerator, sets, TrainingPool(sets, config.scenes.weights), watch)
-        return _train(run)
+        with only_writer(config.out) if accelerator.is_main_process else nullcontext():
+            return _train(run)
 
 
 def _train(run: Run) -> Path:
@@ -272,15 +272,7 @@ def _write_model(run: Run, model: RuacModel, averages: dict[str, Tensor]) -> Non
     if isinstance(final.head, ExactHead):
         final.head.hedge(**vars(config.hedge))
     run.variant.finish(final)
-    folder, partial = config.out / "model", config.out / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        final.half().save_pretrained(partial)
-    except SafetensorError as error:
-        raise WorkError(f"{folder}: not written ({one_line(error)}); run the same command again, {kept(config)}") from None
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+    write_model(final, config.out / "model", f"run the same command again, {kept(config)}")
 
 
 @contextmanager
