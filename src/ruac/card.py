@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ruac.data.folder import find_sets
+from ruac.data.layout import read_json
+from ruac.errors import one_line
 from ruac.evaluate.results import write_text
 
 PAUSE = 60.0  # seconds between two logged steps beyond which the run had been interrupted
@@ -38,28 +41,35 @@ def card(model: Path, training: list[Path], summary: Path, data: list[Path]) -> 
         summary: What `ruac eval` wrote.
         data: The training sets.
     """
-    evaluation = json.loads(summary.read_text())
-    settings = [json.loads((folder / "settings.json").read_text()) for folder in training]
+    evaluation = read_json(summary)
+    settings = [read_json(folder / "settings.json") for folder in training]
     log: list[LogRow] = []
     validation: list[list[str]] = []
-    for before, folder in enumerate(training):
-        # stages are counted through all runs
-        done = sum(len(run["stages"]) for run in settings[:before])
-        log += [replace(row, stage=row.stage + done) for row in read_log(folder / "log.csv")]
-        rows = csv.reader((folder / "validation.csv").read_text().splitlines())
-        validation += [[str(int(stage) + done), *rest] for stage, *rest in rows]
     megabytes = (model / "model.safetensors").stat().st_size / 1e6
-    text = "\n\n".join(
-        [
-            _HEADER.format(megabytes=megabytes),
-            _training([folder.name for folder in training], settings, log, validation),
-            _sources(data, settings[0]["scenes"]["weights"]),
-            _evaluation(evaluation),
-            _LIMITS,
-        ]
-    )
-    write_text(model / "README.md", text + "\n")
+    for before, folder in enumerate(training):
+        with _as_written(folder):
+            # stages are counted through all runs
+            done = sum(len(run["stages"]) for run in settings[:before])
+            log += [replace(row, stage=row.stage + done) for row in read_log(folder / "log.csv")]
+            rows = csv.reader((folder / "validation.csv").read_text().splitlines())
+            validation += [[str(int(stage) + done), *rest] for stage, *rest in rows]
+    with _as_written(training[0]):
+        text = [_HEADER.format(megabytes=megabytes), _training([folder.name for folder in training], settings, log, validation)]
+        weights = {name: float(weight) for name, weight in settings[0]["scenes"]["weights"].items()}
+    text.append(_sources(data, weights))
+    with _as_written(summary):
+        text += [_evaluation(evaluation), _LIMITS]
+    write_text(model / "README.md", "\n\n".join(text) + "\n")
     print(f"Model card: {model / 'README.md'}")
+
+
+@contextmanager
+def _as_written(place: Path) -> Iterator[None]:
+    """Raises ValueError, naming the place, where what is read of it is not as `ruac train` and `ruac eval` write it."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        raise ValueError(one_line(error, f"{place}: not as it was written ({type(error).__name__})")) from None
 
 
 def read_log(path: Path) -> list[LogRow]:

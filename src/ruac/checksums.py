@@ -21,7 +21,11 @@ def verify(folder: Path) -> None:
     """Raises ValueError naming a file that has changed since the checksums were written. A folder without them passes."""
     if not (folder / FILE).is_file():
         return
-    for line in (folder / FILE).read_text().splitlines():
+    try:
+        lines = (folder / FILE).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{folder / FILE}: damaged; get a fresh copy of the folder") from None
+    for line in lines:
         expected, _, name = line.partition("  ")
         path = folder / Path(name).name
         if path.is_file() and _sha256(path) != expected:

@@ -191,7 +191,10 @@ def _parse(name: str, command: Command, method: str | None, words: Sequence[str]
         return parser.parse_args(words).as_dict() | known
     parser.add_argument("--config", action="config", help="YAML file with the settings below")
     parser.add_class_arguments(recipe)
-    settings = parser.instantiate(parser.parse_args(words)).as_dict()
+    try:
+        settings = parser.instantiate(parser.parse_args(words)).as_dict()
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise argparse.ArgumentError(None, f"--config: no YAML file with the settings ({_line(error)})") from None
     del settings["config"]
     values = {parameter.name: settings.pop(parameter.name) for parameter in options}
     return values | known | {"config": recipe(**settings)}

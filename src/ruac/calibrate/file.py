@@ -74,7 +74,7 @@ class Calibration:
             raise FileNotFoundError(f"no calibration at {path}: `ruac calibrate` writes one")
         try:
             return _from_json(json.loads(path.read_bytes()))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             reason = f"no entry {error}" if isinstance(error, KeyError) else one_line(error)
             raise ValueError(f"{path}: not a calibration that `ruac calibrate` wrote, or damaged ({reason})") from None
 

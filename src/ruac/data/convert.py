@@ -24,7 +24,7 @@ from ruac.data.folder import read_mask
 from ruac.data.image import FORMATS, read_image
 from ruac.data.labels import Item, to_folder_mask
 from ruac.data.layout import LayoutError
-from ruac.writing import TEMPORARY, write_whole
+from ruac.writing import TEMPORARY, only_writer, write_whole
 
 MANIFEST = "convert.jsonl"
 FORMAT = 1  # of what is written; a folder of another one is not continued
@@ -59,9 +59,16 @@ class Outcome:
 def convert_domain(domain: Domain, root: Path, out: Path, max_images: int | None, seed: int, progress: Progress) -> Outcome:
     """Write images/, masks/, meta.json and convert.jsonl; progress: wraps what is gone through.
 
-    Raises ValueError when root does not hold the data set as published, or out something else.
+    Raises ValueError when root does not hold the data set as published, out something else, or somebody else writes there.
     """
     items = _items(domain, root)
+    with only_writer(out):
+        return _convert_items(domain, items, out, max_images, seed, progress)
+
+
+def _convert_items(
+    domain: Domain, items: list[Item], out: Path, max_images: int | None, seed: int, progress: Progress
+) -> Outcome:
     settings = {"format": FORMAT, "domain": domain.name, "reader": domain.reading(), "max_images": max_images, "seed": seed}
     # drawn one after the other, since a picture without objects or a damaged one makes room for the next
     order = items if max_images is None else [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
@@ -120,15 +127,18 @@ class Manifest:
 
 def _read(path: Path, settings: dict[str, Any]) -> Iterator[Row]:
     # what a killed run left unfinished has no end of line
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
         stored, *rows = [json.loads(line) for line in lines] or [settings]
-        yield from [Row(**row) for row in rows]
-    except (ValueError, TypeError) as error:
+        stored, made = dict(stored), [Row(**row) for row in rows]
+        if not all([*map(type, asdict(row).values())] == [str, str, int, int, int, int] for row in made):
+            raise ValueError("a row with something else than names and numbers")
+        yield from made
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error}); choose another folder, or delete this one") from None
     for key, own in settings.items():
         if stored.get(key) != own:
-            raise ValueError(f"{path.parent}: made with {key} {stored.get(key)}, not {own}; choose another folder")
+            raise ValueError(f"{path.parent}: made with {key} {str(stored.get(key))[:80]}, not {own}; choose another folder")
 
 
 def _items(domain: Domain, root: Path) -> list[Item]:

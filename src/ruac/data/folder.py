@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from ruac.data.image import DAMAGED, FORMATS, MAX_PIXELS
+from ruac.errors import one_line
 
 IGNORE = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -55,8 +60,7 @@ class FolderSet:
             samples.append(Sample(image.stem, image, mask))
         if not samples:
             raise ValueError(f"{images}: no image ({', '.join(IMAGE_SUFFIXES)})")
-        meta_file = root / "meta.json"
-        meta = json.loads(meta_file.read_text()) if meta_file.is_file() else {}
+        meta = read_meta(root)
         return FolderSet(meta.get("name", root.name), meta, tuple(samples))
 
 
@@ -83,9 +87,27 @@ def find_sets(folders: Sequence[Path]) -> list[FolderSet]:
     return list(sets.values())
 
 
+def read_meta(root: Path) -> dict[str, Any]:
+    """What meta.json says of a set, nothing where there is none. Raises ValueError naming one that is not as it should be."""
+    file = root / "meta.json"
+    try:
+        meta = json.loads(file.read_bytes()) if file.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(one_line(error, f"{file}: not JSON")) from None
+    if not isinstance(meta, dict) or not isinstance(meta.get("name", ""), str):
+        raise ValueError(f"{file}: must be an object {{...}}, its name a text")
+    return meta
+
+
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Object ids [height, width]. Raises ValueError when the file is no 8-bit single-channel image."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    """Object ids [height, width]. Raises ValueError when the file is no 8-bit single-channel image, or a larger one than is read."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as head:
+            too_large = head.width * head.height > MAX_PIXELS
+        # OpenCV, which decodes faster, would take ten times as many
+        mask = None if too_large else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except (*DAMAGED, cv2.error):
+        mask = None
     if mask is None:
         raise ValueError(f"{path}: not a readable image")
     if mask.dtype != np.uint8 or mask.ndim != 2:

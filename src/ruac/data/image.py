@@ -27,6 +27,7 @@ DAMAGED = (
     OverflowError,
     struct.error,
     zlib.error,
+    MemoryError,  # a header that asks for gigabytes
     Image.DecompressionBombError,
 )
 
@@ -50,10 +51,12 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
 
 
 def _read(path: Path, max_pixels: int) -> NDArray[np.uint8]:
-    if path.is_dir():
-        raise ImageError(f"{path}: a folder, not an image; name the image files in it, such as {path / '*.jpg'}")
     try:
+        if path.is_dir():
+            raise ImageError(f"{path}: a folder, not an image; name the image files in it, such as {path / '*.jpg'}")
         image = Image.open(path, formats=FORMATS)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file; check the spelling") from None
     except Image.DecompressionBombError:

@@ -54,7 +54,11 @@ def inside(folder: Path, name: Any) -> Path:
     if not isinstance(name, str) or not name:
         raise ValueError(f"{folder}: {str(name)[:80]!r} is no file name")
     path = folder / PurePosixPath(name.replace("\\", "/"))
-    if "\0" in name or path.resolve() == folder.resolve() or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        whole, root = path.resolve(), folder.resolve()
+    except (ValueError, OSError):  # null bytes, half characters, names that no file system takes
+        raise ValueError(f"{folder}: {name[:80]!r} is no file name") from None
+    if whole == root or not whole.is_relative_to(root):
         raise ValueError(f"{folder}: the file name {name[:80]!r} leads out of the data set; refused")
     return path
 

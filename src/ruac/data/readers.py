@@ -96,14 +96,15 @@ class _CocoLabels:
     def __call__(self, size: Size) -> Labels:
         declared = self.picture.get("height"), self.picture.get("width")
         if declared != size:
-            raise ValueError(f"{self.file}: says {declared[1]} x {declared[0]} pixels, the image has {size[1]} x {size[0]}")
+            height, width = (str(side)[:20] for side in declared)
+            raise ValueError(f"{self.file}: says {width} x {height} pixels, the image has {size[1]} x {size[0]}")
         objects: list[Rle] = []
         ignore, skipped = np.zeros(size, np.bool_), 0
         for entry in self.objects:
             try:
                 rle, none = from_segmentation(entry.get("segmentation") or [], size)
             except ValueError as error:
-                raise ValueError(f"{self.file}: annotation {entry.get('id')}: {error}") from None
+                raise ValueError(f"{self.file}: annotation {str(entry.get('id'))[:40]}: {error}") from None
             skipped += none
             if rle is not None and entry.get("iscrowd"):
                 ignore |= decode(rle)

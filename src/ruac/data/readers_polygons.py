@@ -115,7 +115,7 @@ class _PolygonLabels:
         for keys, own, what in ((words.height, size[0], "high"), (words.width, size[1], "wide")):
             declared = next(_walk(record, keys), own) if keys else own
             if declared != own:
-                raise ValueError(f"{self.file}: says {declared} pixels {what}, the image has {own}")
+                raise ValueError(f"{self.file}: says {str(declared)[:20]} pixels {what}, the image has {own}")
         objects: list[Rle] = []
         ignore, skipped = np.zeros(size, np.bool_), 0
         for entry in _walk(record, words.objects):

@@ -16,6 +16,7 @@ from ruac.data.labels import Rle, Size, decode, encode
 
 FARTHEST = 10  # sides of the picture that a polygon may reach beyond it
 MAX_OUTLINE = 5_000_000  # pixels along a polygon, which is what its rasterisation takes in memory
+DEEPEST = 4  # lists around the lists of points
 Parts = Literal["union", "parity"]
 # a compressed number ends with a character without the sixth bit: none runs over the end of the string or beyond 35 bits
 COMPRESSED = re.compile(r"(?:[P-o]{0,6}[0-O])+")
@@ -35,7 +36,7 @@ def from_counts(value: dict[str, Any], size: Size) -> Rle:
     """Run lengths as a list of numbers or compressed. Raises ValueError when they are broken or of another size."""
     counts, own = value.get("counts"), value.get("size")
     if not isinstance(own, list | tuple) or tuple(own) != size:
-        raise ValueError(f"run lengths of size {own}, height and width of the picture are {list(size)}")
+        raise ValueError(f"run lengths of size {str(own)[:40]}, height and width of the picture are {list(size)}")
     if isinstance(counts, list):
         if not all(type(n) is int and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
             raise ValueError(f"run lengths that do not add up to {size[0] * size[1]} pixels")
@@ -67,10 +68,10 @@ def from_polygons(polygons: Sequence[Sequence[float]], size: Size, parts: Parts 
     return encode(np.logical_xor.reduce([decode(rle) for rle in rles])), skipped
 
 
-def polygons_of(value: Any) -> list[list[float]]:
+def polygons_of(value: Any, depth: int = DEEPEST) -> list[list[float]]:
     """The polygons x0, y0, x1, y1 ... in whatever form: flat, a list of [x, y], lists of either, or VIA's all_points_x and _y.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, lists within more than `depth` lists too.
     """
     if isinstance(value, dict):
         xs, ys = value.get("all_points_x", []), value.get("all_points_y", [])
@@ -85,7 +86,9 @@ def polygons_of(value: Any) -> list[list[float]]:
         return [value]
     if all(isinstance(point, list) and len(point) == 2 and not isinstance(point[0], list) for point in value):
         return [[n for point in value for n in point]]
-    return [polygon for part in value for polygon in polygons_of(part)]
+    if not depth:
+        raise ValueError(f"polygons in more than {DEEPEST} lists, one in the other")
+    return [polygon for part in value for polygon in polygons_of(part, depth - 1)]
 
 
 def _check_polygon(polygon: Sequence[float], size: Size) -> None:

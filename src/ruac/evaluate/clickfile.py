@@ -62,7 +62,7 @@ class ClickFile:
             try:
                 place = str(line["set"]), str(line["image"])
                 words = {int(i): _words(entry, prompt) for i, entry in line["objects"].items()}
-            except (KeyError, TypeError, AttributeError, ValueError) as error:
+            except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise ValueError(one_line(error, f"{path}: entry {number}: not the prompts of an image")) from None
             if place in images:
                 raise ValueError(f"{path}: entry {number}: a second one for image '{place[1]}' of the set '{place[0]}'")

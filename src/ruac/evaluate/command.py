@@ -27,6 +27,7 @@ from ruac.rivals.ensemble import ensemble as ensemble_of
 from ruac.rivals.ensemble import members
 from ruac.rivals.registry import open_rivals
 from ruac.rivals.store import sha256
+from ruac.writing import only_writer
 
 
 def evaluate(
@@ -108,7 +109,8 @@ def evaluate(
         evaluate_share(loaded, sets, out, protocol, max_images, study, crew)
         if not crew.first:
             return
-    summary = evaluate_sets(loaded, sets, out, protocol, max_images, name=model, study=study)
+    with only_writer(out):
+        summary = evaluate_sets(loaded, sets, out, protocol, max_images, name=model, study=study)
     if save_prompts:
         kept = {part.name: {sample.id for sample in part.samples[:max_images]} for part in sets}
         rows = ((name, [row for row in read_results(main_path(out, name)).rows if row.id in ids]) for name, ids in kept.items())

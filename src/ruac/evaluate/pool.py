@@ -91,7 +91,7 @@ class Pool:
                 described = json.loads((opened.metadata() or {})[METADATA])
                 pool = Pool(frozenset(described["images"]), {name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
             made_by = described["origin"]
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(one_line(error, f"{path}: damaged ({type(error).__name__}); delete it to evaluate again")) from None
         if origin is not None and made_by != origin:
             raise ValueError(f"{path}: belongs to another run; delete it to evaluate again")

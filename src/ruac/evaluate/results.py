@@ -74,13 +74,24 @@ class Row:
     @staticmethod
     def from_json(line: str | bytes) -> Row:
         """Raises ValueError when the line is not a row."""
-        entry = json.loads(line)
+        try:
+            entry = json.loads(line)
+        except RecursionError:
+            raise ValueError("not a row of results (lists in lists)") from None
         try:
             masks = {key: tuple(values) for key, values in entry["masks"].items()}
             prompts = tuple(tuple(Point(*point) for point in points) for points in entry["prompts"])
-            return Row(entry["id"], tuple(entry["objects"]), masks, dict(entry["pixels"]), prompts)
-        except (KeyError, TypeError, AttributeError) as error:
+            row = Row(entry["id"], tuple(entry["objects"]), masks, dict(entry["pixels"]), prompts)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a row of results ({error})") from error
+        measured = [*row.pixels.values(), *(value for values in masks.values() for value in values)]
+        if not all(value is None or type(value) in (int, float) for value in measured):
+            raise ValueError("not a row of results (a measure that is no number)")
+        if not isinstance(row.id, str) or any(type(i) is not int for i in row.objects):
+            raise ValueError("not a row of results (an image or an object without a name)")
+        if any(len(values) != len(row.objects) for values in masks.values()):
+            raise ValueError("not a row of results (not a value for every object)")
+        return row
 
     def averages(self) -> dict[str, float]:
         """Every measure of the image as one number: masks averaged over the objects; NaN where it is not defined."""
@@ -138,7 +149,8 @@ class Origin:
     def differences(self, stored: dict[str, Any]) -> list[str]:
         own = self.as_json()
         keys = dict.fromkeys((*own, *stored))
-        return [f"{key}: {stored.get(key)} there, {own.get(key)} now" for key in keys if stored.get(key) != own.get(key)]
+        both = [(key, stored.get(key), own.get(key)) for key in keys]
+        return [f"{key[:40]}: {str(theirs)[:80]} there, {str(ours)[:80]} now" for key, theirs, ours in both if theirs != ours]
 
 
 class ResultsFile:
@@ -218,8 +230,8 @@ def read_results(path: Path) -> SetFile:
     try:
         header, *rows = path.read_text().splitlines()
         described = json.loads(header)
-        return SetFile(described["set"], described["origin"], tuple(Row.from_json(line) for line in rows))
-    except (ValueError, TypeError, KeyError) as error:
+        return SetFile(described["set"], dict(described["origin"]), tuple(Row.from_json(line) for line in rows))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: damaged results ({error}); write them again with `ruac eval`") from error
 
 
@@ -258,12 +270,12 @@ def _lines(path: Path, name: str, origin: Origin) -> dict[str, bytes]:
                     stored = dict(header["origin"])
                 else:
                     rows[Row.from_json(line).id] = line
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path}: damaged results ({error}); {remedy}") from error
     if header is None:
         return {}
     if header.get("set") != name:
-        raise ValueError(f"{path}: results of the set '{header.get('set')}', not of '{name}'; {remedy}")
+        raise ValueError(f"{path}: results of the set '{str(header.get('set'))[:80]}', not of '{name}'; {remedy}")
     if differences := origin.differences(stored):
         raise ValueError(f"{path}: results of another run ({'; '.join(differences)}); {remedy}")
     return rows

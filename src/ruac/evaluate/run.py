@@ -150,11 +150,14 @@ def _chosen(sets: Sequence[FolderSet], max_images: int | None) -> list[tuple[Sam
 
 
 def _cost(out: Path, origin: Origin, model: RuacModel, chosen: Sequence[Sequence[Sample]], study: Study) -> Cost | None:
-    """Measured once: of a summary that is there it is kept. None when no image can be read."""
+    """Measured once: of a summary that is there, and whole, it is kept. None when no image can be read."""
     file = out / "summary.json"
-    stored: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    if stored.get("cost") and not origin.differences(stored.get("origin") or {}):
-        return Cost(**stored["cost"])
+    try:
+        stored: dict[str, Any] = dict(json.loads(file.read_text())) if file.exists() else {}
+        if stored.get("cost") and not origin.differences(dict(stored.get("origin") or {})):
+            return Cost(**stored["cost"])
+    except (ValueError, TypeError, RecursionError):
+        pass  # a damaged one, which is written anew in a moment
     for sample in (sample for samples in chosen for sample in samples):
         try:
             image = read(sample).image

@@ -138,7 +138,12 @@ def _file_name(task: Any, images: Path | None) -> str:
 
 def _results(task: dict[str, Any]) -> list[Any]:
     for key in ("annotations", "predictions"):
-        given = [entry for entry in task.get(key) or [] if isinstance(entry, dict) and not entry.get("was_cancelled")]
+        entries = task.get(key)
+        given = [
+            entry
+            for entry in (entries if isinstance(entries, list) else [])
+            if isinstance(entry, dict) and not entry.get("was_cancelled")
+        ]
         if given:
             results = given[-1].get("result")
             if not isinstance(results, list):

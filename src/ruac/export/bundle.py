@@ -87,7 +87,7 @@ def read(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
         if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
             raise ValueError(f"not of the format {FORMAT}")
         bundle = _checked(Bundle(**stored))
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{file}: {error}; export the model again") from None
     graphs = {}
     for name in (ENCODER, DECODER):

@@ -15,7 +15,7 @@ from ruac.errors import WorkError
 from ruac.label.budget import Budget, Plan, parse_budget, plan
 from ruac.label.images import Images, find_images
 from ruac.label.prompts import Category, Task, match, read_prompts
-from ruac.writing import require_folder, write_whole
+from ruac.writing import only_writer, require_folder, write_whole
 
 if TYPE_CHECKING:
     from ruac.calibrate.bounds import Guarantee
@@ -91,7 +91,8 @@ def label(
             many as there are cores or GPUs in the cluster.
 
     Raises:
-        ValueError: For prompts that make no sense, a folder with results of other settings, and a calibration of another model.
+        ValueError: For prompts that make no sense, a folder with results of other settings or that another process writes to, and a
+            calibration of another model.
         FileNotFoundError: When there is no such model, calibration or file of prompts.
         WorkError: When some images could not be read or written; all others are done.
     """
@@ -128,18 +129,21 @@ def label(
     sha256 = weights_sha256(predictor.model)
     guarantee = Guarantee.of(model, sha256, calibration, alpha)
     settings = _settings(predictor, sha256, search, guarantee)
-    folder = open_folder(out, settings)
-    jobs = [Job(name, task) for name, task in zip(output_names([Path(task.image.name) for task in tasks]), tasks, strict=True)]
-    if engine == "ray":
-        recipe = Recipe(model, head, device, precision, sha256, search, guarantee)
-        failed = label_images(lambda left: on_ray(recipe, left, workers), jobs, folder)
-    else:
-        maker = Maker(predictor, search, guarantee)
-        failed = label_images(lambda left: in_lanes(maker, left, workers), jobs, folder)
-    # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
-    parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
-    said = _calibrated(guarantee, parts) if guarantee else Calibrated()
-    chosen = _assemble(folder, parts, categories, limit, {"model": model, **settings}, said)
+    with only_writer(out):
+        folder = open_folder(out, settings)
+        jobs = [
+            Job(name, task) for name, task in zip(output_names([Path(task.image.name) for task in tasks]), tasks, strict=True)
+        ]
+        if engine == "ray":
+            recipe = Recipe(model, head, device, precision, sha256, search, guarantee)
+            failed = label_images(lambda left: on_ray(recipe, left, workers), jobs, folder)
+        else:
+            maker = Maker(predictor, search, guarantee)
+            failed = label_images(lambda left: in_lanes(maker, left, workers), jobs, folder)
+        # thumbnails are most of what parts hold, and only those of the worst masks are wanted in the end
+        parts = [part.without_thumbnails() for job in jobs if (part := part_of(job, folder))]
+        said = _calibrated(guarantee, parts) if guarantee else Calibrated()
+        chosen = _assemble(folder, parts, categories, limit, {"model": model, **settings}, said)
     _report(chosen, found, tasks, prompts, out)
     if said.warning:
         print(f"ruac: warning: {said.warning}", file=sys.stderr)

@@ -79,6 +79,12 @@ def _of_urls(words: Sequence[str]) -> Images:
 
 def _of_word(word: str, own: Path) -> list[Path]:
     path = Path(word)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        # one that is not there is taken all the same
+        if not isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):
+            raise ValueError(f"{word[:80]!r}: no name of a file or a folder") from None
     if path.is_dir():
         images = _usable((file for file in path.rglob("*") if not _hidden(file.relative_to(path))), own)
         if not images:

@@ -95,7 +95,7 @@ class Folder:
             stored = json.loads(path.read_text())
             labels = tuple(_label(label) for label in stored["labels"])
             return Part(**{**stored, "labels": labels, "traits": stored["traits"] and _traits(stored["traits"])})
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it, and its image is done again") from None
 
 
@@ -112,14 +112,13 @@ def open_folder(out: Path, settings: dict[str, Any]) -> Folder:
             leftover.unlink()
     if path.is_file():
         try:
-            stored = json.loads(path.read_text())
-        except ValueError as error:
+            stored = dict(json.loads(path.read_text()))
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: damaged ({error}); choose another --out") from None
         for key in {**stored, **settings}:
             if stored.get(key) != settings.get(key):
-                raise ValueError(
-                    f"--out {out}: made with {key} {stored.get(key)}, not {settings.get(key)}; choose another folder"
-                )
+                there = str(stored.get(key))[:80]
+                raise ValueError(f"--out {out}: made with {key[:40]} {there}, not {settings.get(key)}; choose another folder")
     elif any(entry for entry in out.iterdir() if entry.name not in (PARTS, MASKS)):
         raise ValueError(f"--out {out}: not empty, and not made by this command; choose another folder")
     else:

@@ -122,7 +122,7 @@ def match(prompts: PromptFile, files: Sequence[ImageFile]) -> list[Task]:
                     f"{prompts.path}: {name!r} may be {candidates[0].place} or {candidates[1].place}; write the path"
                 )
             if not candidates:
-                raise ValueError(f"{prompts.path}: no image {name!r} among the {len(files)} images given; check its name")
+                raise ValueError(f"{prompts.path}: no image {name[:80]!r} among the {len(files)} images given; check its name")
             (file,) = candidates
         if file in meant:
             raise ValueError(f"{prompts.path}: {meant[file]!r} and {name!r} are the same image")
@@ -158,7 +158,10 @@ def _from_csv(path: Path, text: str) -> PromptFile:
     """A row a point: image, x, y and, where wanted, label (1 on the object, 0 beside it), object (rows of an image with the same
     are one object; without the column every row is one) and category."""
     reader = csv.DictReader(text.splitlines(), restkey="", strict=True)
-    header = [name.strip() for name in reader.fieldnames or ()]
+    try:
+        header = [name.strip() for name in reader.fieldnames or ()]
+    except csv.Error as error:
+        raise ValueError(f"{path}: line 1: {error}") from None
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in (*COLUMNS, *OPTIONAL_COLUMNS)]
     if missing or unknown or len(set(header)) < len(header):
@@ -196,7 +199,7 @@ def _from_coco(path: Path, content: dict[str, Any]) -> PromptFile:
     """The boxes of the annotations; ids and names of the categories stay."""
     images = {entry["id"]: entry for entry in _list(content.get("images"), str(path), "images")}
     categories = tuple(
-        Category(int(entry["id"]), str(entry["name"]), str(entry.get("supercategory", "")))
+        Category(_whole(entry["id"], str(path), "a category's id"), str(entry["name"]), str(entry.get("supercategory", "")))
         for entry in _list(content.get("categories") or [], str(path), "categories")
     )
     known = {category.id for category in categories}
@@ -213,7 +216,7 @@ def _from_coco(path: Path, content: dict[str, Any]) -> PromptFile:
     if not wanted:
         raise ValueError(f"{path}: has no annotation")
     sizes = {
-        str(entry["file_name"]): (int(entry["height"]), int(entry["width"]))
+        str(entry["file_name"]): (_whole(entry["height"], str(path), "height"), _whole(entry["width"], str(path), "width"))
         for entry in images.values()
         if "height" in entry and "width" in entry
     }
@@ -235,7 +238,7 @@ def _checked(wanted: Wanted) -> Wanted:
 def _point(value: Any, where: str) -> Point:
     numbers = _numbers(value, where, "point")
     if len(numbers) not in (2, 3):
-        raise ValueError(f"{where}: a point is x, y and maybe a label, got {value}")
+        raise ValueError(f"{where}: a point is x, y and maybe a label, got {str(value)[:60]}")
     x, y, label = (*numbers, 1.0)[:3]
     if label not in (0, 1):
         raise ValueError(f"{where}: a point's label is 1 (on the object) or 0 (beside it), got {label:g}")
@@ -264,6 +267,13 @@ def _list(value: Any, where: str, what: str) -> Iterable[Any]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}: {what} must be a list, got {str(value)[:60]}")
     return value
+
+
+def _whole(value: Any, where: str, what: str) -> int:
+    number = _number(value, where, what)
+    if number != int(number):
+        raise ValueError(f"{where}: {what} must be a whole number, got {number:g}")
+    return int(number)
 
 
 def _number(value: Any, where: str, what: str) -> float:

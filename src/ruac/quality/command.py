@@ -126,7 +126,11 @@ def refuse_out(out: Path, in_place: bool, head: Path | None) -> None:
         raise ValueError(f"--out {out}: holds another model; name a new folder")
     if head is not None:
         raise ValueError(f"--out {out}: the model there has a head of its own; with --head name a new folder")
-    if json.loads(config.read_text()).get("model_type") != "ruac":
+    try:
+        own = json.loads(config.read_bytes())["model_type"] == "ruac"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        own = False
+    if not own:
         raise ValueError(f"--out {out}: no RUAC model, its configuration has no place for quality; name a new folder")
 
 

@@ -274,8 +274,12 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder}: no {SUMMARY}, so no finished results; start `ruac eval --out {folder}` (again)")
     try:
         summary = json.loads(path.read_text())
-        _ = summary["model"], [(part["name"], part["group"], part["images"]) for part in summary["sets"]]
-    except (ValueError, KeyError, TypeError) as error:
+        known = [(part["name"], part["group"], part["images"]) for part in summary["sets"]]
+        if not all(list(map(type, part)) == [str, str, int] for part in known):
+            raise ValueError("a set whose name and group are no text, or whose images are no number")
+        if not isinstance(summary["model"], str) or not isinstance(summary.get("paths") or {}, dict):
+            raise ValueError("what was typed is no text")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not the summary of an evaluation ({error}); evaluate again") from None
     return summary
 
@@ -299,6 +303,11 @@ def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
         raise ValueError(f"{folder}: its sets were measured by different runs; evaluate again into an empty folder")
     if missing := [key for key in WHO if key not in origin]:
         raise ValueError(f"{folder}: results of an older version, which do not say their {missing[0]}; evaluate again")
+    lists = isinstance(origin["clicks"], list) and isinstance(origin["methods"], list)
+    if not lists or [type(n) for n in origin["clicks"]] != [int] * len(origin["clicks"]) or not origin["clicks"]:
+        raise ValueError(f"{folder}: damaged results, which do not say their clicks and methods; evaluate again")
+    if not all(isinstance(value, str | None) for value in (*origin["methods"], origin["prompts"], origin["suite"])):
+        raise ValueError(f"{folder}: damaged results, with a method or a file that has no name; evaluate again")
     return Run(folder, label, summary, origin, files, groups)
 
 

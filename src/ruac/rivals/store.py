@@ -51,7 +51,7 @@ def read(file: Path, model: RuacModel) -> Stored:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError as error:
         raise ValueError(f"{file}: not a safetensors file, or a damaged one ({one_line(error)})") from None
-    if facts.get("format") != FORMAT:
+    if facts.get("format") != FORMAT or "method" not in facts:
         raise ValueError(f"{file}: not a fitted method ({FORMAT}); `ruac train --method NAME` writes one")
     if facts.get("decoder") != decoder_sha256(model):
         raise ValueError(f"{file}: fitted to another mask decoder than this model's; fit it again with `ruac train --method`")

@@ -88,17 +88,20 @@ def load_checkpoint(config: TrainConfig) -> Saved | None:
         return None
     try:
         with safe_open(path, "pt") as file:
-            meta = file.metadata()
+            meta = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({one_line(error)}); remove it to start again") from None
     if meta.get("run") != config.fingerprint():
         raise ValueError(f"{path}: belongs to a run with other settings, or of another method; choose another --out or remove it")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for name, tensor in tensors.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor
-    return Saved(Position(int(meta["stage"]), int(meta["step"])), **parts)
+    try:
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        return Saved(Position(int(meta["stage"]), int(meta["step"])), **parts)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({one_line(error)}); remove it to start again") from None
 
 
 def kept(config: TrainConfig) -> str:

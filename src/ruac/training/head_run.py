@@ -27,7 +27,7 @@ from ruac.training.embeddings import encoded_once
 from ruac.training.fit import FitConfig, StateFile
 from ruac.training.prepare import Folders, Prepared, Room, prepare, size
 from ruac.training.split import FEW, Split, split
-from ruac.writing import write_whole
+from ruac.writing import only_writer, write_whole
 
 HEAD, STATE, REPORT_JSON, REPORT_MD = "head.safetensors", "fit.safetensors", "report.json", "report.md"
 
@@ -63,7 +63,7 @@ class Outcome:
 def run_head(run: HeadRun, console: Console) -> tuple[str, ...]:
     """Fit and report; resumable. Returns a line for every picture that could not be read.
 
-    Raises ValueError and FileNotFoundError as `ruac train --method head` does.
+    Raises ValueError and FileNotFoundError as `ruac train --method head` does, ValueError when somebody else writes to its folder.
     """
     parts = split(find_sets(run.data), run.max_images)
     model = open_for_fitting(run.model, run.device, run.config.seed)
@@ -76,21 +76,21 @@ def run_head(run: HeadRun, console: Console) -> tuple[str, ...]:
         return ()
     if len(parts.fitted) < FEW:
         console.print(f"Warning: only {len(parts.fitted)} pictures to fit on; expect little of it, 50 to 500 are good to have.")
-    run.out.mkdir(parents=True, exist_ok=True)
-    folders.clean()
-    results = run.out / "evaluation" / "before", run.out / "evaluation" / "after"
-    with encoded_once(model, folders.embeddings):
-        prepared = _prepare(model, parts, files, folders, console)
-        before = evaluate_before(model, parts.held_out, results[0])
-        progress = _fit(model, parts, prepared, files, run.config, state, console)
-        save_head(model, run.out / HEAD)
-        found = compare(before, evaluate_after(model, parts.held_out, results[1]), results)
-    outcome = Outcome(run, parts, prepared, progress, found)
-    write_whole(run.out / REPORT_JSON, as_json(found, describe(outcome)).encode())
-    write_whole(run.out / REPORT_MD, report(outcome).encode())
-    if not run.keep_cache:
-        shutil.rmtree(folders.cache)
-    _show(outcome, console)
+    with only_writer(run.out):
+        folders.clean()
+        results = run.out / "evaluation" / "before", run.out / "evaluation" / "after"
+        with encoded_once(model, folders.embeddings):
+            prepared = _prepare(model, parts, files, folders, console)
+            before = evaluate_before(model, parts.held_out, results[0])
+            progress = _fit(model, parts, prepared, files, run.config, state, console)
+            save_head(model, run.out / HEAD)
+            found = compare(before, evaluate_after(model, parts.held_out, results[1]), results)
+        outcome = Outcome(run, parts, prepared, progress, found)
+        write_whole(run.out / REPORT_JSON, as_json(found, describe(outcome)).encode())
+        write_whole(run.out / REPORT_MD, report(outcome).encode())
+        if not run.keep_cache:
+            shutil.rmtree(folders.cache)
+        _show(outcome, console)
     return outcome.failed
 
 

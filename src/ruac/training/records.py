@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ruac.errors import one_line
 from ruac.training.checkpoint import Position
 from ruac.writing import write_whole
 
@@ -42,8 +43,15 @@ def write_validation(path: Path, at: Position, results: Sequence[Sequence[object
 
 
 def _rows(path: Path) -> list[list[str]]:
-    with path.open(newline="") as file:
-        return list(csv.reader(file))
+    """Those that begin with a stage and a step. Raises ValueError naming a file that is no such table."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.reader(file) if row]
+        for row in rows:
+            _place(row)
+    except (csv.Error, ValueError, IndexError) as error:
+        raise ValueError(one_line(error, f"{path}: damaged; move it away")) from None
+    return rows
 
 
 def _place(row: Sequence[str]) -> tuple[int, int]:

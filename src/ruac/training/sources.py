@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from ruac.data.folder import IMAGE_SUFFIXES, FolderSet, Sample, find_sets
-from ruac.data.image import read_image
+from ruac.data.folder import IMAGE_SUFFIXES, FolderSet, Sample, find_sets, read_meta
+from ruac.data.image import DAMAGED, FORMATS, MAX_PIXELS, read_image
 from ruac.data.scenes import Pool
 
 FRAMES, LABELS = "JPEGImages", "Annotations"
@@ -48,17 +48,18 @@ def _open_videos(root: Path) -> FolderSet:
             samples.append(Sample(image.parent.relative_to(frames).as_posix(), image, mask))
     if not samples:
         raise ValueError(f"{root}: no labelled frame; expected {FRAMES}/<clip>/00000.jpg with {LABELS}/<clip>/00000.png")
-    file = root / "meta.json"
-    meta = json.loads(file.read_text()) if file.is_file() else {}
+    meta = read_meta(root)
     return FolderSet(meta.get("name", root.name), meta, tuple(samples))
 
 
 def read_ids(path: Path) -> NDArray[np.uint8]:
     """Object ids [height, width] of a grey or an indexed picture, whose colours do not matter. Raises ValueError for any other."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError("more pixels than are read")
             mode, ids = image.mode, np.asarray(image)
-    except (OSError, UnidentifiedImageError):
+    except DAMAGED:
         raise ValueError(f"{path}: not a readable image") from None
     if mode not in ("P", "L") or ids.ndim != 2:
         raise ValueError(f"{path}: a mask must be an 8-bit image of one channel or with a palette, this is of mode {mode}")
