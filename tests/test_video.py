@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from families import tiny_sam2
 from safetensors.torch import load, save
+from sklearn.metrics import roc_auc_score
 
 from ruac.distribution import MaskDistribution
 from ruac.model import RuacModel
-from ruac.video import affinity
+from ruac.video import affinity, trust
 from ruac.video.affinity import Remembered, propagate
-from ruac.video.curve import ALARM, LASTING_ALARM, alarms, correction_gain, next_frame
+from ruac.video.curve import ALARM, LASTING_ALARM, alarm_score, alarms, correction_gain, next_frame
+from ruac.video.evaluate import auroc, drifted
 from ruac.video.motion import carried, moments, steadied
 from ruac.video.predictor import TrackedFrame, VideoPredictor
 
@@ -123,8 +129,116 @@ def test_the_way_back_of_a_still_film_agrees_with_itself(tiny_model: RuacModel) 
     predictor.set_video(np.repeat(clip[:1], 4, 0))
     found = dict(predictor.retrace(0, 3, dict.fromkeys(range(4), masks[0])))
     assert list(found) == [3, 2, 1, 0]
+    assert found[3] is not None
     assert found[3] < 0.1
-    assert all(0 <= value <= 1 for value in found.values())
+    assert all(value is not None and 0 <= value <= 1 for value in found.values())
+    # an object that is gone at the end is followed back from where it was seen last
+    gone = {n: masks[0] & (n < 2) for n in range(4)}
+    found = dict(predictor.retrace(0, 3, gone))
+    assert [n for n, value in found.items() if value is None] == [3, 2]
+
+
+def leaving(frames: int, last: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Frames of a red disk on a leafy ground, which a blue square stands on; after `last` the disk is gone."""
+    rng = np.random.default_rng(1)
+    ground = np.kron(rng.integers(60, 140, (18, 24, 1)), np.ones((10, 10, 1))).repeat(3, 2) * (0.5, 1.0, 0.5)
+    rows, columns = np.ogrid[:180, :240]
+    clip, masks = np.empty((frames, 180, 240, 3), np.uint8), np.zeros((frames, 180, 240), np.bool_)
+    for n in range(frames):
+        clip[n] = ground
+        clip[n, 100:150, 170:220] = (40, 60, 220)
+        masks[n] = ((rows - 80) ** 2 + (columns - 80 - 2 * n) ** 2 < 30**2) & (last is None or n <= last)
+        clip[n][masks[n]] = (220, 40, 30)
+    return clip, masks
+
+
+def test_nano_doubts_a_track_whose_object_has_left() -> None:
+    """Not by its object score, which is untrained and not told."""
+    doubts = {}
+    for last in (None, 5):
+        clip, masks = leaving(10, last)
+        predictor = VideoPredictor("nano")
+        predictor.set_video(clip)
+        predictor.add_prompt(0, mask=masks[0])
+        answers = [tracked.objects[1] for tracked in predictor.propagate()]
+        assert {answer.prediction.object_score for answer in answers[1:]} == {None}
+        doubts[last] = [answer.doubt for answer in answers]
+    assert max(doubts[5][1:6]) < ALARM < min(doubts[5][6:])
+    assert max(doubts[None][1:]) < ALARM
+    assert alarms(np.array(doubts[5])) == [(6, 9)]
+
+
+def test_an_object_score_that_was_trained_is_told() -> None:
+    model = RuacModel.around(tiny_sam2())
+    predictor = VideoPredictor(model)
+    predictor.set_video(moving_square()[0])
+    predictor.add_prompt(0, 1, [[18, 24]])
+    assert predictor.step(1).objects[1].prediction.object_score is not None
+
+
+def test_trust_falls_with_what_is_recognised_and_with_jumps() -> None:
+    mask = torch.zeros(20, 20)
+    mask[5:11, 5:11] = 1
+    assert trust.jump(mask, mask.roll(4, 1)) < 1e-5
+    larger = torch.zeros(20, 20)
+    larger[5:11, 5:17] = 1
+    assert trust.jump(mask, larger) == pytest.approx(np.log((12**2 - 1) / (6**2 - 1)))  # of a row of n cells, (n² - 1) / 12
+    assert trust.jump(larger, mask) == pytest.approx(trust.jump(mask, larger))
+    nothing = torch.zeros(20, 20)
+    assert trust.jump(mask, nothing) == trust.jump(nothing, mask) == trust.LARGEST_JUMP
+    assert trust.jump(nothing, nothing) == 0
+    assert trust.support(mask, torch.ones(20, 20)) == pytest.approx(1)
+    assert trust.support(mask, mask.roll(3, 1)) == pytest.approx(0.5)
+    assert trust.support(nothing, torch.ones(20, 20)) == 0
+    assert trust.Signs(1, 0).trust == 1
+    assert trust.Signs(0.5, 0).trust < 1
+    assert trust.Signs(1, 1).trust < 1
+
+
+def test_a_mask_that_is_empty_is_all_doubt_where_nothing_says_why(predictor: VideoPredictor) -> None:
+    predictor.add_prompt(0, 1, [[18, 24]])
+    answer = predictor.step(1).objects[1]
+    emptied = replace(answer.prediction.distribution, mean=torch.full_like(answer.prediction.distribution.mean, -9))
+    gone = replace(answer, prediction=replace(answer.prediction, distribution=emptied))
+    assert gone.doubt == gone.own_doubt == 1
+    assert answer.signs is not None
+    assert 1 - answer.doubt == pytest.approx(answer.signs.trust * (1 - answer.own_doubt))
+    assert replace(gone, prediction=replace(gone.prediction, object_score=0.2)).doubt == 0.2
+
+
+def test_the_largest_jump_is_remembered_until_the_next_prompt(predictor: VideoPredictor) -> None:
+    _, masks = moving_square()
+    large = np.ones(SIZE, np.bool_)
+    large[:4] = False
+    predictor.add_prompt(0, mask=masks[0])
+    predictor.add_prompt(3, mask=large)
+    jumps = [tracked.objects[1].signs.jump for tracked in predictor.propagate(1) if tracked.objects[1].signs]
+    assert len(jumps) == FRAMES - 2  # all but the first frame, which is not asked for, and the third, which was told
+    assert jumps[0] <= jumps[1]
+    assert jumps[2] <= jumps[3] <= jumps[4] <= jumps[5]
+
+
+def test_a_head_beside_a_model_that_has_one_is_an_error(tiny_model: RuacModel) -> None:
+    with pytest.raises(ValueError, match=r"mine\.safetensors: a RuacModel has its head inside"):
+        VideoPredictor(tiny_model, head=Path("mine.safetensors"))
+
+
+def test_a_track_has_drifted_when_it_is_lost_for_long() -> None:
+    j = np.array([0.9, 0.8, 0.4, 0.8, 0.3, 0.2, 0.1, 0.7, 0.4, 0.4])
+    assert np.flatnonzero(drifted(j)).tolist() == [4, 5, 6]
+    assert not drifted(j[:4]).any()
+    assert not drifted(np.full(5, 0.2)).any()  # what was never good has not got worse
+
+
+def test_detection_is_measured_as_scikit_learn_does() -> None:
+    rng = np.random.default_rng(0)
+    events = np.array([False, True, True, False, False, True])
+    for score in (np.array([0.1, 0.9, 0.4, 0.4, 0.2, 0.4]), rng.random(6), np.zeros(6)):
+        assert auroc(events, score) == pytest.approx(roc_auc_score(events, score))
+    doubt = np.array([0.1, 0.9, 0.2, 0.7, 0.6, 0.8, 0.3])
+    lost = drifted(1 - np.array([0.1, 0.2, 0.1, 0.9, 0.9, 0.9, 0.2]))
+    assert auroc(lost, alarm_score(doubt)) == pytest.approx(roc_auc_score(lost, alarm_score(doubt))) == 1
+    assert np.isnan(auroc(np.zeros(3, np.bool_), np.arange(3.0)))
 
 
 def test_wrong_use_is_named(predictor: VideoPredictor, tiny_model: RuacModel) -> None:
@@ -201,6 +315,8 @@ def test_the_alarm_needs_doubt_that_lasts() -> None:
     short, long = [high] * (LASTING_ALARM - 1), [high] * LASTING_ALARM
     assert alarms(np.array([low, *short, low])) == []
     assert alarms(np.array([low, *long, low, *long])) == [(1, LASTING_ALARM), (LASTING_ALARM + 2, 2 * LASTING_ALARM + 1)]
+    assert alarm_score(np.array([0.2, 0.9, 0.7, 0.8, 0.1])).tolist() == [0.2, 0.7, 0.7, 0.7, 0.1]
+    assert alarm_score(np.array([0.9, 0.8])).tolist() == [0, 0]
 
 
 def test_the_next_frame_is_in_the_middle_of_the_doubt() -> None:

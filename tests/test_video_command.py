@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
 
 from ruac.cli import main
 from ruac.video import frames as frames_module
 from ruac.video.frames import Clip, open_frames
 from ruac.video.movie import encoder
-from ruac.video.results import PROGRESS, STATE
+from ruac.video.results import PROGRESS, STATE, Results
 
 FRAMES, SIZE = 40, (48, 64)
 
@@ -131,7 +133,7 @@ def test_the_command_writes_masks_doubt_lines_and_a_film(tiny_model_folder: Path
     assert [line["objects"]["1"]["told"] for line in lines] == [i == 25 for i in range(FRAMES)]
     for line in lines:
         assert set(line["objects"]) == {"1", "2"}
-        assert 0 <= line["objects"]["2"]["doubt"] <= 1
+        assert 0 <= line["objects"]["2"]["own_doubt"] <= line["objects"]["2"]["doubt"] <= 1
     ids = np.asarray(Image.open(out / "masks" / "00012.png"))
     assert ids.shape == SIZE
     assert set(np.unique(ids)) <= {0, 1, 2}
@@ -147,20 +149,113 @@ def test_the_command_writes_masks_doubt_lines_and_a_film(tiny_model_folder: Path
         assert overlay.streams.video[0].average_rate == 12.5
     assert not (out / STATE).exists()
     assert not (out / PROGRESS).exists()
+    # all names are plain, and of what was made here
+    made = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    pictures = {f"{kind}/{i:05}.png" for kind in ("masks", "uncertainty") for i in range(FRAMES)}
+    assert made == {"frames.jsonl", "track.json", "overlay.mp4", "settings.json", "SHA256SUMS"} | pictures
     # again: all is there; with other words the folder is refused
+    before = (out / "overlay.mp4").stat().st_mtime_ns
     assert run(*words) == 0
+    assert (out / "overlay.mp4").stat().st_mtime_ns == before
     assert run(film, "--point", "1,1", "--model", tiny_model_folder, "--out", out) == 2
 
 
+def test_both_ways_say_where_the_way_back_disagrees(tiny_model_folder: Path, stills: Path, tmp_path: Path) -> None:
+    for name, more in (("both", ["--both-ways"]), ("one", [])):
+        words = ("--point", "20,24", "--frame", 25, "--model", tiny_model_folder, "--out", tmp_path / name, *more)
+        assert run(stills, *words) == 0
+    both, one = (
+        [json.loads(line)["objects"]["1"] for line in (tmp_path / name / "frames.jsonl").read_text().splitlines()]
+        for name in ("both", "one")
+    )
+    back = [answer.pop("way_back") for answer in both]
+    assert both == one
+    assert all(value is None or 0 <= value <= 1 for value in back)
+    assert sum(value is not None for value in back) > 20
+    summaries = [(tmp_path / name / "track.json").read_text() for name in ("both", "one")]
+    assert summaries[0] == summaries[1]
+
+
+def test_a_folder_that_is_not_as_the_run_left_it_is_not_taken_for_finished(
+    tiny_model_folder: Path, stills: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "few"
+    few.mkdir()
+    for i in range(3):
+        shutil.copy(stills / f"{i}.png", few)
+    out = tmp_path / "out"
+
+    def again() -> str:
+        assert run(few, "--point", "24,24", "--model", tiny_model_folder, "--out", out) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        return error
+
+    assert run(few, "--point", "24,24", "--model", tiny_model_folder, "--out", out) == 0
+    for name in ("masks/00001.png", "uncertainty/00002.png", "frames.jsonl", "track.json", "overlay.mp4"):
+        there = (out / name).read_bytes()
+        (out / name).write_bytes(there + b"x")
+        assert f"{name}: not what the run left there" in again()
+        (out / name).unlink()
+        assert f"{name}: not what the run left there" in again()
+        (out / name).write_bytes(there)
+    settings = (out / "settings.json").read_text()
+    (out / "settings.json").unlink()
+    assert "no settings.json that says what made it" in again()
+    (out / "settings.json").write_text(settings)
+    Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(few / "1.png")
+    assert "made with another source_bytes" in again()
+    # an overlay alone is no run
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(out / "overlay.mp4", other)
+    assert run(few, "--point", "24,24", "--model", tiny_model_folder, "--out", other) == 2
+    assert not (other / "settings.json").exists()
+
+
+@pytest.mark.parametrize("name", ["12:05.mp4", "..%2f..%2fx.mp4", "-y.mp4", "concat:a|b.mp4", "a\nb.mp4"])
+def test_no_name_of_a_film_leads_out_of_the_folder(
+    name: str, tiny_model_folder: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with encoder(Path("short.mp4"), 10) as write:
+        for i in range(2):
+            write(picture(i))
+    Path("short.mp4").rename(name)
+    assert len(open_frames(Path(name))) == 2
+    before = {path.name for path in tmp_path.iterdir()}
+    if not name.startswith("-"):  # which the shell's user writes as ./-y.mp4
+        assert run(name, "--point", "24,24", "--model", tiny_model_folder, "--out", "at 12:05") == 0
+        assert {path.name for path in tmp_path.iterdir()} == before | {"at 12:05"}
+        assert all(path.name.replace(".", "").isalnum() for path in Path("at 12:05").rglob("*"))
+
+
+def test_names_of_long_videos_are_in_the_order_of_the_frames(tmp_path: Path) -> None:
+    results = Results.open(tmp_path / "out", {"frames": 100_001})
+    for frame in (99_999, 100_000, 7):
+        results.save_frame(frame, np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.float32))
+    assert sorted(path.name for path in (tmp_path / "out" / "masks").iterdir()) == ["000007.png", "099999.png", "100000.png"]
+
+
 @pytest.mark.slow
-def test_a_run_that_was_killed_goes_on_and_ends_alike(tiny_model_folder: Path, stills: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("both_ways", [False, True])
+def test_a_run_that_was_killed_goes_on_and_ends_alike(
+    both_ways: bool, tiny_model_folder: Path, stills: Path, tmp_path: Path
+) -> None:
     def words(out: str) -> list[str]:
         options = ["--point", "24,24", "--frame", "5", "--model", str(tiny_model_folder), "--out", str(tmp_path / out)]
-        return [sys.executable, "-m", "ruac", "video", str(stills), *options]
+        return [sys.executable, "-m", "ruac", "video", str(stills), *options, *(["--both-ways"] if both_ways else [])]
+
+    def under_way() -> bool:
+        """A state was kept and, with a way back, one of the way back, which begins after the 30 frames."""
+        if not (tmp_path / "killed" / STATE).exists():
+            return False
+        with safe_open(tmp_path / "killed" / STATE, "pt") as opened:
+            return int(opened.metadata()["done"]) > (30 if both_ways else 0)
 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}
     process = subprocess.Popen(words("killed"), **quiet)
-    while process.poll() is None and not (tmp_path / "killed" / STATE).exists():
+    while process.poll() is None and not under_way():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

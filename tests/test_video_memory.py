@@ -18,11 +18,11 @@ from torch import Tensor
 from ruac.adapter import save_head
 from ruac.families.inputs import normalise
 from ruac.heads import ExactHead
-from ruac.model import RuacModel
+from ruac.model import RuacModel, weights_sha256
 from ruac.predictor import Prompt
 from ruac.video.frames import Clip
 from ruac.video.memory import MemoryTracker
-from ruac.video.opening import image_part
+from ruac.video.opening import image_part, tracker_sha256
 from ruac.video.predictor import VideoPredictor
 
 FRAMES, SIZE = 9, (40, 60)
@@ -158,6 +158,47 @@ def test_a_mask_and_a_box_say_what_they_say_to_transformers(clip: np.ndarray) ->
     assert told.objects[1].doubt < 0.1
     for (_, masks, _), tracked in zip(theirs.go(1), ours.propagate(1), strict=True):
         torch.testing.assert_close(logits(tracked), masks, **CLOSE)
+
+
+@torch.inference_mode()
+def test_masks_of_several_objects(video: Any, clip: np.ndarray) -> None:
+    """EdgeTAM's of transformers cannot follow an object with a mask beside one with a click: each for itself is what theirs are."""
+    with pytest.warns(UserWarning, match="not trained"):
+        ours = VideoPredictor(video)
+    mask = np.zeros(SIZE, np.bool_)
+    mask[8:32, 15:45] = True
+    side = ours.image.side
+    stretched = torch.nn.functional.interpolate(
+        torch.from_numpy(mask).float()[None, None], size=(side, side), mode="bilinear", antialias=True
+    )
+    ours.set_video(clip)
+    ours.add_prompt(0, 3, [[45, 25]])
+    ours.add_prompt(0, 1, mask=mask)
+    together = list(ours.propagate(1))
+    alone = {1: Theirs(video, clip), 3: Theirs(video, clip)}
+    alone[1].draw(0, 1, (stretched >= 0.5).float())
+    alone[3].click(0, 3, [[45, 25]], [1])
+    for number, theirs in alone.items():
+        for (_, masks, scores), tracked in zip(theirs.go(1), together, strict=True):
+            answer = tracked.objects[number].prediction
+            torch.testing.assert_close(answer.distribution.mean, masks, **CLOSE)
+            assert answer.object_score == pytest.approx(float(torch.sigmoid(scores)), abs=1e-5)
+    assert "_use_mask_as_output" not in vars(video)  # the model is as it was
+
+
+def test_the_hash_covers_the_memory(video: Any) -> None:
+    with pytest.warns(UserWarning, match="not trained"):
+        opened = VideoPredictor(video)
+    before = tracker_sha256(opened.image, opened.video)
+    assert before != weights_sha256(opened.image)
+    assert tracker_sha256(opened.image, None) == weights_sha256(opened.image)
+    parameter = next(value for name, value in video.named_parameters() if name.startswith("memory_attention"))
+    changed = parameter.data.flatten()[0].item()
+    parameter.data.view(-1)[0] += 1
+    assert weights_sha256(opened.image) == weights_sha256(VideoPredictor(opened.image).image)
+    assert tracker_sha256(opened.image, opened.video) != before
+    parameter.data.view(-1)[0] = changed
+    assert tracker_sha256(opened.image, opened.video) == before
 
 
 def with_head(video: Any) -> RuacModel:

@@ -15,11 +15,29 @@ LASTING_ALARM = 3  # frames
 SETTLED, SPAN, HORIZON = 0.5, 8.0, 40
 
 
+def alarm_score(doubt: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[frames]: the doubt that LASTING_ALARM frames in a row, this one among them, reach all: an alarm is where it is above ALARM.
+
+    Of fewer frames in all, 0.
+    """
+    doubt = np.asarray(doubt, np.float64)
+    score = np.zeros(len(doubt))
+    for first in range(len(doubt) - LASTING_ALARM + 1):
+        window = slice(first, first + LASTING_ALARM)
+        score[window] = np.maximum(score[window], doubt[window].min())
+    return score
+
+
 def alarms(doubt: NDArray[np.floating]) -> list[tuple[int, int]]:
     """Where a track drifted: (first, last) of every run of at least LASTING_ALARM frames in a row whose doubt is above ALARM."""
-    above = np.concatenate([[False], np.asarray(doubt) > ALARM, [False]])
-    starts, ends = (np.flatnonzero(np.diff(above.astype(np.int8)) == step) for step in (1, -1))
-    return [(int(start), int(end) - 1) for start, end in zip(starts, ends, strict=True) if end - start >= LASTING_ALARM]
+    return runs(alarm_score(doubt) > ALARM)
+
+
+def runs(there: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """(first, last) of every run of True."""
+    fenced = np.concatenate([[False], there, [False]]).astype(np.int8)
+    starts, ends = (np.flatnonzero(np.diff(fenced) == step) for step in (1, -1))
+    return [(int(start), int(end) - 1) for start, end in zip(starts, ends, strict=True)]
 
 
 def correction_gain(doubt: NDArray[np.floating], told: Collection[int]) -> NDArray[np.float64]:

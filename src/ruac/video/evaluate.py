@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from ruac.data.folder import IGNORE, FolderSet, read_mask
 from ruac.data.image import read_image
@@ -17,10 +19,13 @@ from ruac.distribution import MaskDistribution
 from ruac.evaluate.error_detection import RegionHistograms, histograms
 from ruac.evaluate.metrics import mask_quality
 from ruac.regions import Mask, band_around
+from ruac.video.curve import LASTING_ALARM, runs
 from ruac.video.frames import Clip
 from ruac.video.predictor import Tracked, TrackedFrame, VideoPredictor
 
 Start = Literal["mask", "click"]
+
+DRIFTED = 0.5  # of J on the frame with the prompt
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,20 +51,27 @@ class Labelled:
 
 @dataclass(frozen=True, eq=False)
 class Course:
-    """A track against the truth, [frames] each: J, J&F, and the doubt; masks: what was found."""
+    """A track against the truth, [frames] each: J, J&F, both doubts of `Tracked`, and score, what users of SAM 2 have instead:
+    predicted IoU times the object score, of a model that has one; masks: what was found."""
 
     j: NDArray[np.float64]
     j_and_f: NDArray[np.float64]
     doubt: NDArray[np.float64]
+    own_doubt: NDArray[np.float64]
+    score: NDArray[np.float64]
     masks: tuple[Mask, ...]
 
     def after(self, changed: Sequence[TrackedFrame], clip: Labelled) -> Course:
         """With these frames in place of what was there."""
-        j, both, doubt, masks = self.j.copy(), self.j_and_f.copy(), self.doubt.copy(), list(self.masks)
+        rows = list(zip(self.j, self.j_and_f, self.doubt, self.own_doubt, self.score, self.masks, strict=True))
         for tracked in changed:
-            answer, n = only(tracked), tracked.frame
-            j[n], both[n], doubt[n], masks[n] = _row(answer, clip, n)
-        return Course(j, both, doubt, tuple(masks))
+            rows[tracked.frame] = _row(only(tracked), clip, tracked.frame)
+        return Course.of(rows)
+
+    @staticmethod
+    def of(rows: Sequence[tuple[float, float, float, float, float, Mask]]) -> Course:
+        j, both, doubt, own, score = (np.array([row[k] for row in rows], np.float64) for k in range(5))
+        return Course(j, both, doubt, own, score, tuple(row[5] for row in rows))
 
 
 def follow(predictor: VideoPredictor, clip: Labelled, start: Start = "mask") -> Iterator[TrackedFrame]:
@@ -79,9 +91,7 @@ def only(tracked: TrackedFrame) -> Tracked:
 
 def course(track: Sequence[TrackedFrame], clip: Labelled) -> Course:
     """Of a track of all frames."""
-    rows = [_row(only(tracked), clip, tracked.frame) for tracked in track]
-    j, both, doubt = (np.array([row[k] for row in rows]) for k in range(3))
-    return Course(j, both, doubt, tuple(row[3] for row in rows))
+    return Course.of([_row(only(tracked), clip, tracked.frame) for tracked in track])
 
 
 def correct(predictor: VideoPredictor, clip: Labelled, before: Course, frame: int) -> Course:
@@ -99,7 +109,28 @@ def errors(answer: Tracked, truth: Mask, valid: Mask, steady: bool) -> RegionHis
     return histograms(whole.scaled_mean()[0], mask, *maps)
 
 
-def _row(answer: Tracked, clip: Labelled, frame: int) -> tuple[float, float, float, Mask]:
-    mask = answer.prediction.masks[0]
-    quality = mask_quality(mask, clip.truths[frame], clip.valid[frame])
-    return quality.iou, quality.j_and_f, answer.doubt, mask
+def drifted(j: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """[frames] of a track from the first frame on: whether it has drifted.
+
+    It has where J is less than DRIFTED times what it was on the first frame, and that for LASTING_ALARM frames in a row or more.
+    """
+    gone = np.zeros(len(j), np.bool_)
+    for first, last in runs(j < DRIFTED * j[0]):
+        gone[first : last + 1] = last - first + 1 >= LASTING_ALARM
+    return gone
+
+
+def auroc(events: NDArray[np.bool_], score: NDArray[np.float64]) -> float:
+    """Probability that a frame with the event has a higher score than one without, ties half; NaN where one of the two is missing."""
+    count = int(events.sum())
+    others = len(events) - count
+    if not count or not others:
+        return math.nan
+    return float((rankdata(score)[events].sum() - count * (count + 1) / 2) / (count * others))
+
+
+def _row(answer: Tracked, clip: Labelled, frame: int) -> tuple[float, float, float, float, float, Mask]:
+    prediction = answer.prediction
+    quality = mask_quality(prediction.masks[0], clip.truths[frame], clip.valid[frame])
+    score = prediction.score * (1.0 if prediction.object_score is None else prediction.object_score)
+    return quality.iou, quality.j_and_f, answer.doubt, answer.own_doubt, score, prediction.masks[0]

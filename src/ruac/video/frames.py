@@ -111,7 +111,8 @@ class Film:
         self.path = path
         self._av = require_av()
         try:
-            self._container = self._av.open(str(path))
+            # absolute, because FFmpeg takes the start of "12:05.mp4" for the name of a protocol
+            self._container = self._av.open(str(path.absolute()))
             streams = self._container.streams.video
             if not streams:
                 raise ValueError("it has no pictures")

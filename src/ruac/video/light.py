@@ -14,14 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ruac.families.nano import NanoModel
 from ruac.features import FOREGROUND, Frame, ImageFeatures, Prompts
-from ruac.model import RuacModel, chosen_token
+from ruac.model import RuacModel
 from ruac.predictor import Prediction, Prompt, join, parse
 from ruac.quality.expected import Quality
 from ruac.regions import Mask, interior_point
 from ruac.video.affinity import Remembered, propagate, unit_features
 from ruac.video.frames import Frames
 from ruac.video.tracker import GIVEN_LOGIT, check_mask, given, pack, unpack
+from ruac.video.trust import Signs, jump, support
 
 MEMORY = 4  # frames before the current one that are remembered
 ANCHORS = 4  # frames with prompts, the nearest ones
@@ -41,6 +43,9 @@ class LightTracker:
         self._masks: dict[int, dict[int, Tensor]] = {}
         self._told: dict[int, dict[int, Prediction]] = {}
         self._objects: list[int] = []
+        # by frame and object, the largest jump of the mask since the prompt
+        self._jumps: dict[int, dict[int, float]] = {}
+        self.signs: dict[int, Signs] = {}
 
     @property
     def objects(self) -> tuple[int, ...]:
@@ -59,6 +64,7 @@ class LightTracker:
         if number not in self._objects:
             self._objects.append(number)
         self._told.setdefault(frame, {})[number] = answer
+        self._jumps.setdefault(frame, {})[number] = 0.0
         self._remember(frame, image, {number: answer})
         others = [i for i in self._objects if i != number]
         return self._on_frame(image, frame, False, others) | {number: answer}
@@ -70,21 +76,39 @@ class LightTracker:
     def _on_frame(self, image: ImageFeatures, frame: int, reverse: bool, numbers: Sequence[int]) -> dict[int, Prediction]:
         answers = {number: self._told[frame][number] for number in numbers if number in self._told.get(frame, {})}
         wanted = [number for number in numbers if number not in answers]
+        self.signs = {}
         if wanted:
             now = unit_features(image.levels[-1])
             arriving = torch.stack([self._arriving(now, frame, number, reverse) for number in wanted])
             answers |= dict(zip(wanted, self._draw(image, arriving), strict=True))
             self._remember(frame, image, {number: answers[number] for number in wanted})
+            self.signs = {number: self._judge(now, frame, number, reverse) for number in wanted}
         self._forget(frame)
         return answers
 
+    def _anchors(self, frame: int, number: int) -> list[int]:
+        """The frames with prompts about an object that are nearest to a frame."""
+        return sorted((n for n, told in self._told.items() if number in told), key=lambda n: abs(n - frame))[:ANCHORS]
+
+    def _propagate(self, now: Tensor, number: int, anchors: Sequence[int], recent: Sequence[int]) -> Tensor:
+        """[1, h, w], what the labels of these frames become on this one."""
+        memory = [Remembered(self._features[n], n in anchors) for n in (*anchors, *recent)]
+        return propagate(now, memory, [self._labels[n][number][None] for n in (*anchors, *recent)])
+
+    def _judge(self, now: Tensor, frame: int, number: int, reverse: bool) -> Signs:
+        recognised = self._propagate(now, number, self._anchors(frame, number), [])[0]
+        last, largest = frame + 1 if reverse else frame - 1, 0.0
+        if number in self._masks.get(last, {}):
+            largest = max(self._jumps[last][number], jump(self._masks[last][number], self._masks[frame][number]))
+        self._jumps.setdefault(frame, {})[number] = largest
+        return Signs(support(self._labels[frame][number], recognised), largest)
+
     def _arriving(self, now: Tensor, frame: int, number: int, reverse: bool) -> Tensor:
         """[H, W], where the object is likely to be, as the memory sees it."""
-        anchors = sorted((n for n, told in self._told.items() if number in told), key=lambda n: abs(n - frame))[:ANCHORS]
+        anchors = self._anchors(frame, number)
         before = range(frame + 1, frame + MEMORY + 1) if reverse else range(frame - MEMORY, frame)
         recent = [n for n in before if n not in anchors and number in self._labels.get(n, {})]
-        memory = [Remembered(self._features[n], n in anchors) for n in (*anchors, *recent)]
-        labels = propagate(now, memory, [self._labels[n][number][None] for n in (*anchors, *recent)])
+        labels = self._propagate(now, number, anchors, recent)
         alike = F.interpolate(labels[None], size=(self.image.grid,) * 2, mode="bilinear")[0, 0]
         last = self._masks.get(frame + 1 if reverse else frame - 1, {}).get(number)
         return alike if last is None else (alike + last) / 2
@@ -102,24 +126,20 @@ class LightTracker:
         return self._decode(image, Prompts(points, words, torch.logit(arriving.clamp(FAINTEST, BOLDEST))[None]))
 
     def _decode(self, image: ImageFeatures, prompts: Prompts) -> list[Prediction]:
-        features = self.image.decode(image, prompts)
-        if prompts.mask_logits is None:
-            index = chosen_token(features, prompts, self.image.stability)
-        else:  # a mask says which of the candidates is meant
-            index = torch.zeros_like(features.iou[..., :1], dtype=torch.long)
-        features = features.select(index)
-        distribution = self.image(features).map(lambda values: values[0].float().cpu())
-        scores = None if features.object_logit is None else torch.sigmoid(features.object_logit[0].float()).tolist()
+        # an earlier mask says which of the candidates is meant
+        answer = self.image.answer(image, prompts, False, None if prompts.mask_logits is None else 0)
+        # nano has never seen a picture without the object that it was asked for: its object score means nothing
+        scores = None if isinstance(self.image.sam, NanoModel) else answer.object_score
         return [
             Prediction(
-                distribution.map(lambda values, i=i: values[i]),
+                answer.distribution.map(lambda values, i=i: values[i]),
                 image.frames[0],
                 self.image.side,
                 iou.numpy(),
-                None if scores is None else scores[i],
+                None if scores is None else float(scores[i]),
                 quality=self.quality,
             )
-            for i, iou in enumerate(features.iou[0].float().cpu())
+            for i, iou in enumerate(answer.iou)
         ]
 
     def _encode(self, frames: Frames, frame: int) -> ImageFeatures:
@@ -150,18 +170,20 @@ class LightTracker:
         for far in [n for n in self._features if n not in self._told and abs(n - frame) > MEMORY]:
             del self._features[far], self._labels[far]
         for far in [n for n in self._masks if n not in self._told and abs(n - frame) > 1]:
-            del self._masks[far]
+            del self._masks[far], self._jumps[far]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {f"features/{n}": value.contiguous() for n, value in self._features.items()}
         for kind, kept in (("label", self._labels), ("mask", self._masks)):
             tensors |= {f"{kind}/{n}/{i}": value.contiguous() for n, of_frame in kept.items() for i, value in of_frame.items()}
-        return tensors | pack({(i, n): v for n, told in self._told.items() for i, v in told.items()}), {
-            "objects": list(self._objects)
-        }
+        told = pack({(i, n): v for n, told in self._told.items() for i, v in told.items()})
+        jumps = [[n, i, value] for n, of_frame in self._jumps.items() for i, value in of_frame.items()]
+        return tensors | told, {"objects": list(self._objects), "jumps": jumps}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         self._objects = list(values["objects"])
+        for frame, number, value in values["jumps"]:
+            self._jumps.setdefault(frame, {})[number] = value
         for key, value in tensors.items():
             kind, *place = key.split("/")
             if kind == "features":

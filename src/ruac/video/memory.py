@@ -6,7 +6,8 @@ is read beside it, from what their mask decoder sees, and nothing of it goes int
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -25,6 +26,7 @@ from ruac.regions import Mask
 from ruac.video.frames import Frames
 from ruac.video.recorder import recording
 from ruac.video.tracker import check_mask, given, pack, unpack
+from ruac.video.trust import Signs
 
 # what the video models give for every pixel where they see no object
 NO_OBJECT = -1024.0
@@ -51,6 +53,7 @@ class MemoryTracker:
             inference_device=image.device, inference_state_device=image.device, dtype=video.dtype
         )
         self._told: dict[tuple[int, int], Prediction] = {}
+        self.signs: dict[int, Signs] = {}  # the object score says it
 
     @property
     def objects(self) -> tuple[int, ...]:
@@ -85,7 +88,7 @@ class MemoryTracker:
         }
         answers = {i: self._told[i, frame] for i in range(len(self.objects)) if (i, frame) in self._told and i not in new}
         if len(answers) < len(self.objects):
-            with recording(self.video.mask_decoder, self.image.stability) as passes:
+            with recording(self.video.mask_decoder, self.image.stability) as passes, scores_of_one_shape(self.video):
                 output = self.video(session, frame_idx=frame, reverse=reverse)
             for i, features in zip(asked, passes, strict=True):
                 if i in new and frame in session.mask_inputs_per_obj[i]:
@@ -155,6 +158,26 @@ class MemoryTracker:
                     # a click there begins anew, as on a frame never seen
                     del outputs[TRACKED][far]
                     self.session.frames_tracked_per_obj[i].pop(far, None)
+
+
+@contextmanager
+def scores_of_one_shape(video: Any) -> Iterator[None]:
+    """While it lasts, the object score of a mask that was given is [1, 1, 1], as that of every other object.
+
+    EdgeTAM's own is [1, 1], and transformers cannot join the two. The number stays what it is.
+    """
+    own = video._use_mask_as_output
+
+    def shaped(*inputs: Any, **more: Any) -> Any:
+        output = own(*inputs, **more)
+        output.object_score_logits = output.object_score_logits.reshape(-1, 1, 1)
+        return output
+
+    video._use_mask_as_output = shaped
+    try:
+        yield
+    finally:
+        del video._use_mask_as_output
 
 
 class _Prepared:

@@ -31,18 +31,17 @@ ALARMED = (120, 40, 30)
 
 
 def write_movie(frames: Frames, records: Sequence[Record], results: Results) -> None:
-    """The picture of the whole track; appears whole or not at all."""
-    ordered = sorted(records, key=lambda record: record["frame"])
-    curves = {number: doubts(ordered, number) for number in ordered[0]["objects"]}
+    """The picture of the whole track; appears whole or not at all. records: of all frames, in their order."""
+    curves = {number: doubts(records, number) for number in records[0]["objects"]}
     strip: Picture | None = None
     temporary = results.out / f".{OVERLAY}.tmp"
-    with encoder(temporary, frames.fps) as write, progress("drawing", len(ordered)) as advance:
-        for record in ordered:
+    with encoder(temporary, frames.fps) as write, progress("drawing", len(records)) as advance:
+        for record in records:
             ids, uncertainty = results.load_frame(record["frame"])
-            words = _caption(record, len(ordered))
+            words = _caption(record, len(records))
             above = draw_overlay(frames[record["frame"]], ids > 0, uncertainty, Marks(), words)
             strip = draw_curves(curves, above.shape[1]) if strip is None else strip
-            write(np.vstack([above, _with_cursor(strip, record["frame"] / max(1, len(ordered) - 1))]))
+            write(np.vstack([above, _with_cursor(strip, record["frame"] / max(1, len(records) - 1))]))
             advance()
     temporary.replace(results.out / OVERLAY)
 
@@ -82,7 +81,8 @@ def _caption(record: Record, frames: int) -> str:
 def encoder(path: Path, fps: float) -> Iterator[Any]:
     """A film of RGB pictures [height, width, 3], all of one size: what it gives takes them one by one."""
     av = require_av()
-    with av.open(str(path), "w", format="mp4") as container:
+    # absolute, because FFmpeg takes what comes before a colon for the name of a protocol
+    with av.open(str(path.absolute()), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         # one thread and a short look ahead: each holds frames
         stream.pix_fmt, stream.thread_count = "yuv420p", 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ruac.adapter import load_head
 from ruac.families import model_class
 from ruac.loading import UNTRAINED, check_device, load, pretrained
-from ruac.model import RuacModel
+from ruac.model import RuacModel, head_sha256, weights_sha256
 
 # model_type of a checkpoint that holds a memory: transformers' class for it
 VIDEO_MODELS = {
@@ -30,9 +31,12 @@ def open_model(
     """The model that decodes single images, with its head, and the video model around the same weights, None of one without a memory.
 
     model: what `ruac.load` takes, where checkpoints of SAM 2, SAM 3's tracker and EdgeTAM keep their memory; or a loaded model, a
-    RuacModel or transformers' video model, which stays where it is. Warns and raises as `ruac.load` does.
+    RuacModel or transformers' video model, which stays where it is. Warns and raises as `ruac.load` does, and ValueError for a
+    head beside a RuacModel, which has its own.
     """
     if isinstance(model, RuacModel):
+        if head is not None:
+            raise ValueError(f"{head}: a RuacModel has its head inside; leave head out, or name the model that the head is for")
         return model.eval(), None
     if isinstance(model, PreTrainedModel):
         video = model
@@ -56,6 +60,12 @@ def open_model(
         video.to(device)  # pyright: ignore[reportArgumentType]
     image.head.to(video.device)
     return image.eval(), video.eval()
+
+
+def tracker_sha256(image: RuacModel, video: PreTrainedModel | None) -> str:
+    """Hash of all weights that a track depends on: `weights_sha256` and, of a model with a memory, also the memory's."""
+    own = weights_sha256(image)
+    return own if video is None else hashlib.sha256(f"{own} {head_sha256(video)}".encode()).hexdigest()
 
 
 def image_part(video: Any) -> PreTrainedModel:

@@ -23,25 +23,38 @@ from ruac.video.memory import MemoryTracker
 from ruac.video.motion import carried, steadied
 from ruac.video.opening import open_model
 from ruac.video.tracker import Tracker
+from ruac.video.trust import Signs
 
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
     """An object on a frame. prediction: of this frame alone, its mask the first and only one; steady: the same mask, its doubt grown
-    where the frame before, moved as the mask has moved, disagrees; told: whether a person said something about it here."""
+    where the frame before, moved as the mask has moved, disagrees; told: whether a person said something about it here; signs: see
+    `Tracker`."""
 
     prediction: Prediction
     steady: Prediction
     told: bool
+    signs: Signs | None = None
+
+    @cached_property
+    def own_doubt(self) -> float:
+        """1 - the IoU with the truth that the steady distribution expects. Of an empty mask, the probability that the object is there:
+        1 where nothing says that it is not."""
+        if self._empty:
+            return 1.0 if self.prediction.object_score is None else self.prediction.object_score
+        return 1 - float(replace(self.steady, low_resolution=True).expected_iou[0])
 
     @cached_property
     def doubt(self) -> float:
-        """1 - the IoU with the truth that the steady distribution expects: one number a frame. Of an empty mask, the probability
-        that the object is there."""
-        score = self.prediction.object_score
-        if score is not None and not (self.prediction.distribution.mean > 0).any():
-            return score
-        return 1 - float(replace(self.steady, low_resolution=True).expected_iou[0])
+        """One number a frame: 1 - the expected IoU with the truth, as far as the track is trusted."""
+        if self._empty or self.signs is None:
+            return self.own_doubt
+        return 1 - self.signs.trust * (1 - self.own_doubt)
+
+    @property
+    def _empty(self) -> bool:
+        return not (self.prediction.distribution.mean > 0).any()
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,19 +158,29 @@ class VideoPredictor:
         yield from self.propagate(frame, last)
         yield from (tracked for tracked in self.propagate(frame, first, reverse=True) if tracked.frame != frame)
 
-    def retrace(self, start: int, stop: int, masks: Mapping[int, Mask]) -> Iterator[tuple[int, float]]:
+    def retrace(self, start: int, stop: int, masks: Mapping[int, Mask]) -> Iterator[tuple[int, float | None]]:
         """The way back, as a test: how far a track from `start` to `stop` disagrees with itself when it is followed back from there.
 
         masks: boolean [height, width] of one object on the frames of the track, which `propagate` gave. Yields every frame, the last
-        one first, and 1 - IoU of the two masks there. Forgets all objects, before and after. Raises ValueError when there is no
-        frame to begin with because the object is gone at the end.
+        one first, and 1 - IoU of the two masks there; None from `stop` to where the object has a mask again, where there is nothing
+        to follow. Forgets all objects, before and after.
         """
         self.reset()
-        self.add_prompt(stop, mask=masks[stop])
-        for tracked in self.propagate(stop, start, reverse=stop > start):
-            (answer,) = tracked.objects.values()
-            yield tracked.frame, 1 - iou(answer.prediction.masks[0], masks[tracked.frame])
+        for frame in range(stop, start - 1, -1) if stop > start else range(stop, start + 1):
+            yield frame, self.step_back(frame, {1: masks[frame]}, reverse=stop > start).get(1)
         self.reset()
+
+    def step_back(self, frame: int, masks: Mapping[int, Mask], reverse: bool) -> dict[int, float]:
+        """One frame of the way back, see `retrace`, of several objects: masks of the track by object, to 1 - IoU.
+
+        An object is taken up on the first frame of the way where it has a mask; before, nothing is returned of it.
+        """
+        for number in [n for n, mask in masks.items() if n not in self.tracker.objects and mask.any()]:
+            self.add_prompt(frame, number, mask=masks[number])
+        if not self.tracker.objects:
+            return {}
+        found = self.step(frame, reverse).objects
+        return {number: 1 - iou(answer.prediction.masks[0], masks[number]) for number, answer in found.items()}
 
     def step(self, frame: int, reverse: bool = False) -> TrackedFrame:
         """One frame further, from the one before it (in reverse, after it)."""
@@ -191,6 +214,7 @@ class VideoPredictor:
         for number, answer in answers.items():
             told = (frame, number) in self._told
             before = carried(last[number], answer.distribution) if number in last and not told else None
-            objects[number] = Tracked(answer, replace(answer, distribution=steadied(answer.distribution, before)), told)
+            steady = replace(answer, distribution=steadied(answer.distribution, before))
+            objects[number] = Tracked(answer, steady, told, self.tracker.signs.get(number))
         self.last = frame, {number: answer.distribution for number, answer in answers.items()}
         return TrackedFrame(frame, objects)

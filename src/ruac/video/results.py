@@ -1,12 +1,14 @@
 """What `ruac video` leaves in its folder, and how a run that was stopped goes on.
 
 masks/00000.png ...: indexed, 0 background and the objects' numbers; uncertainty/00000.png ...: 16 bits, 65535 is a coin toss;
-frames.jsonl: a line a frame; track.json: the track as a whole; overlay.mp4: to look at. While frames are missing there are
-progress.jsonl, with the lines so far in the order in which they were made, and state.safetensors, what the next frames depend on.
+frames.jsonl: a line a frame; track.json: the track as a whole; overlay.mp4: to look at; settings.json: what made them; SHA256SUMS,
+written last: of all of them. While frames are missing there are progress.jsonl, with the lines so far in the order in which they were
+made, and state.safetensors, what the next frames depend on. No name depends on what the video is called.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -30,28 +32,35 @@ SETTINGS, STATE, PROGRESS, FRAMES, TRACK, OVERLAY = (
     "settings.json", "state.safetensors", "progress.jsonl", "frames.jsonl", "track.json", "overlay.mp4"
 )  # fmt: skip
 MASKS, UNCERTAINTY = "masks", "uncertainty"
-FORMAT = "ruac-video-1"
+SUMS = "SHA256SUMS"
+FORMAT = "ruac-video-2"
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Results:
-    """The folder; see the top of this file."""
+    """The folder; see the top of this file. frames: how many the video has."""
 
     out: Path
+    frames: int
 
     @staticmethod
     def open(out: Path, settings: Mapping[str, Any]) -> Results:
-        """Make the folder, or take up what is there. Raises ValueError when it was made with other settings."""
-        path, wanted = out / SETTINGS, {"format": FORMAT, **settings}
+        """Make the folder, or take up what is there. settings: `frames` among them. Raises ValueError when what is there was made with
+        other settings, or with nobody knows which."""
+        path, wanted, results = out / SETTINGS, {"format": FORMAT, **settings}, Results(out, settings["frames"])
+        if not path.is_file() and (strangers := results.strangers()):
+            raise ValueError(
+                f"--out {out}: {strangers[0]} is there, but no {SETTINGS} that says what made it; name another folder"
+            )
         for folder in (out, out / MASKS, out / UNCERTAINTY):
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(TEMPORARY):
                 left.unlink()
         if not path.is_file():
             write_whole(path, (json.dumps(wanted, indent=2) + "\n").encode())
-            return Results(out)
+            return results
         try:
             found = json.loads(path.read_text())
             changed = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
@@ -59,30 +68,61 @@ class Results:
             raise ValueError(f"{path}: damaged; name another folder with --out") from None
         if changed:
             raise ValueError(f"--out {out}: was made with another {', '.join(changed)}; name another folder, or remove it")
-        return Results(out)
+        return results
 
-    @property
+    def strangers(self) -> list[str]:
+        """Names of what is there of a run."""
+        kinds = (FRAMES, TRACK, OVERLAY, STATE, PROGRESS, SUMS, f"{MASKS}/*.png", f"{UNCERTAINTY}/*.png")
+        return [found.relative_to(self.out).as_posix() for kind in kinds for found in sorted(self.out.glob(kind))]
+
     def finished(self) -> bool:
-        return (self.out / OVERLAY).is_file()
+        """Whether the run has come to its end. Raises ValueError when what it left is not all there or has changed since."""
+        if not (self.out / SUMS).is_file():
+            return False
+        lines = [line.partition("  ") for line in (self.out / SUMS).read_text().splitlines()]
+        sums = {name: digest for digest, _, name in lines}
+        for name in self._names():
+            path = self.out / name
+            if not path.is_file() or _sha256(path) != sums.get(name):
+                raise ValueError(f"{path}: not what the run left there; name another folder with --out, or remove {self.out}")
+        return True
+
+    def seal(self) -> None:
+        """The run has come to its end. Raises FileNotFoundError when something is missing."""
+        lines = [f"{_sha256(self.out / name)}  {name}\n" for name in self._names()]
+        write_whole(self.out / SUMS, "".join(lines).encode())
+
+    def _names(self) -> list[str]:
+        """Of all that a run leaves, but for SUMS."""
+        pictures = [self._picture(kind, frame) for kind in (MASKS, UNCERTAINTY) for frame in range(self.frames)]
+        return [SETTINGS, FRAMES, TRACK, OVERLAY, *(path.relative_to(self.out).as_posix() for path in pictures)]
+
+    def _picture(self, kind: str, frame: int) -> Path:
+        """All names are of one length, so that their order is that of the frames."""
+        return self.out / kind / f"{frame:0{max(5, len(str(self.frames - 1)))}}.png"
 
     def save_frame(self, frame: int, ids: NDArray[np.uint8], uncertainty: NDArray[np.float32]) -> None:
         """ids, uncertainty: [height, width], the latter in bits."""
         picture, buffer = Image.fromarray(ids), io.BytesIO()
         picture.putpalette(palette())
         picture.save(buffer, "PNG")
-        write_whole(self.out / MASKS / f"{frame:05}.png", buffer.getvalue())
+        write_whole(self._picture(MASKS, frame), buffer.getvalue())
         # the least compression: this is most of the time that writing takes
         _, data = cv2.imencode(".png", encode_uncertainty(uncertainty), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        write_whole(self.out / UNCERTAINTY / f"{frame:05}.png", data.tobytes())
+        write_whole(self._picture(UNCERTAINTY, frame), data.tobytes())
 
     def load_frame(self, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """What `save_frame` wrote. Raises ValueError when it is not there or damaged."""
-        with Image.open(self.out / MASKS / f"{frame:05}.png") as picture:
-            ids = np.asarray(picture)
-        bits = cv2.imread(str(self.out / UNCERTAINTY / f"{frame:05}.png"), cv2.IMREAD_UNCHANGED)
+        path = self._picture(UNCERTAINTY, frame)
+        bits = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if bits is None:
-            raise ValueError(f"{self.out / UNCERTAINTY / f'{frame:05}.png'}: missing or damaged")
-        return ids, (bits / UNCERTAINTY_SCALE).astype(np.float32)
+            raise ValueError(f"{path}: missing or damaged")
+        return self.load_ids(frame), (bits / UNCERTAINTY_SCALE).astype(np.float32)
+
+    def load_ids(self, frame: int) -> NDArray[np.uint8]:
+        """The numbers alone."""
+        with Image.open(self._picture(MASKS, frame)) as picture:
+            return np.asarray(picture)
 
     def save_state(self, done: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """done: how many frames there are."""
@@ -108,15 +148,19 @@ class Results:
         return [json.loads(line) for line in lines], tensors, values
 
     def save_track(self, records: list[Record], summary: Mapping[str, Any]) -> None:
-        """The lines in the order of the frames, and the summary."""
-        ordered = sorted(records, key=lambda record: record["frame"])
-        write_whole(self.out / FRAMES, "".join(line_of(record) for record in ordered).encode())
+        """The lines of all frames, in their order, and the summary."""
+        write_whole(self.out / FRAMES, "".join(line_of(record) for record in records).encode())
         write_whole(self.out / TRACK, (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
 
     def clear(self) -> None:
         """Remove what only an unfinished run needs."""
         for name in (STATE, PROGRESS):
             (self.out / name).unlink(missing_ok=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def line_of(record: Record) -> str:

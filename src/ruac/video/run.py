@@ -19,12 +19,15 @@ from ruac.video.predictor import Tracked, TrackedFrame, VideoPredictor
 from ruac.video.results import PROGRESS, Record, Results, line_of
 
 STATE_EVERY = 25  # frames
+WAY_BACK = "way_back"  # in a line, of an object
 
 
-def track(predictor: VideoPredictor, objects: Sequence[Told], start: int, results: Results) -> list[Record]:
-    """All frames of the predictor's video, one line each, in the order of the way. objects: numbered from 1, on frame `start`."""
+def track(predictor: VideoPredictor, objects: Sequence[Told], start: int, results: Results, both_ways: bool) -> list[Record]:
+    """All frames of the predictor's video, one line each, in their order. objects: numbered from 1, on frame `start`; both_ways: come
+    back from both ends to the start, and say where that disagrees."""
     frames = len(predictor.frames)
     way = [*range(start, frames), *range(start - 1, -1, -1)]
+    back = [*range(frames - 1, start - 1, -1), *range(start)] if both_ways else []
     records: list[Record] = []
     found = results.load_state()
     if found is not None:
@@ -32,17 +35,26 @@ def track(predictor: VideoPredictor, objects: Sequence[Told], start: int, result
         predictor.restore(tensors, values)
     else:
         (results.out / PROGRESS).unlink(missing_ok=True)
-    with (results.out / PROGRESS).open("a") as lines, progress("tracking", frames, len(records)) as advance:
-        for done in range(len(records), frames):
-            tracked = _one(predictor, objects, start, way[done])
-            results.save_frame(tracked.frame, *maps(tracked))
-            records.append(describe(tracked))
+    with (results.out / PROGRESS).open("a") as lines, progress("tracking", frames + len(back), len(records)) as advance:
+        for done in range(len(records), frames + len(back)):
+            if done < frames:
+                tracked = _one(predictor, objects, start, way[done])
+                results.save_frame(tracked.frame, *maps(tracked))
+                records.append(describe(tracked))
+            else:
+                if done in (frames, 2 * frames - start):  # at either end
+                    predictor.reset()
+                records.append(_back(predictor, len(objects), back[done - frames], start, results))
             lines.write(line_of(records[-1]))
             if (done + 1) % STATE_EVERY == 0:
                 lines.flush()
                 results.save_state(done + 1, *predictor.state())
             advance()
-    return records
+    returned = {record["frame"]: record[WAY_BACK] for record in records[frames:]}
+    for record in records[:frames] if both_ways else []:
+        for number, answer in record["objects"].items():
+            answer[WAY_BACK] = returned[record["frame"]].get(number)
+    return sorted(records[:frames], key=lambda record: record["frame"])
 
 
 def say(predictor: VideoPredictor, objects: Sequence[Told], frame: int) -> None:
@@ -59,6 +71,13 @@ def _one(predictor: VideoPredictor, objects: Sequence[Told], start: int, frame: 
     elif frame == start - 1:
         predictor.step(start, reverse=True)  # so that the way back begins at the prompts
     return predictor.step(frame, reverse=frame < start)
+
+
+def _back(predictor: VideoPredictor, objects: int, frame: int, start: int, results: Results) -> Record:
+    """A line of the way back."""
+    ids = results.load_ids(frame)
+    found = predictor.step_back(frame, {number: ids == number for number in range(1, objects + 1)}, reverse=frame >= start)
+    return {"frame": frame, WAY_BACK: {str(number): value for number, value in found.items()}}
 
 
 def maps(tracked: TrackedFrame) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -83,6 +102,7 @@ def _describe(answer: Tracked) -> Record:
         "expected_iou": float(prediction.expected_iou[0]),
         "object_score": prediction.object_score,
         "doubt": answer.doubt,
+        "own_doubt": answer.own_doubt,
         "mean_uncertainty": float(answer.steady.uncertainty[0].mean()),
         "area": int(prediction.masks[0].sum()),
         "told": answer.told,
@@ -90,23 +110,24 @@ def _describe(answer: Tracked) -> Record:
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """track.json: of each object, where it drifted and which frame to correct next."""
-    ordered = sorted(records, key=lambda record: record["frame"])
+    """track.json: of each object, where it drifted and which frame to correct next. records: of all frames, in their order."""
     objects = {}
-    for number in ordered[0]["objects"]:
-        doubt = doubts(ordered, number)
-        told = [record["frame"] for record in ordered if record["objects"][number]["told"]]
+    for number in records[0]["objects"]:
+        doubt = doubts(records, number)
+        own = np.array([record["objects"][number]["own_doubt"] for record in records])
+        told = [record["frame"] for record in records if record["objects"][number]["told"]]
         objects[number] = {
             "mean_doubt": float(doubt.mean()),
             "drift": [{"first": first, "last": last} for first, last in alarms(doubt)],
-            "correct_next": next_frame(doubt, told),
+            # once trust is lost, the doubt is great on all later frames alike, and says no more which one to begin with
+            "correct_next": next_frame(own, told),
         }
-    return {"frames": len(ordered), "objects": objects}
+    return {"frames": len(records), "objects": objects}
 
 
-def doubts(ordered: Sequence[Record], number: str) -> NDArray[np.float64]:
+def doubts(records: Sequence[Record], number: str) -> NDArray[np.float64]:
     """[frames] of one object."""
-    return np.array([record["objects"][number]["doubt"] for record in ordered])
+    return np.array([record["objects"][number]["doubt"] for record in records])
 
 
 @contextmanager

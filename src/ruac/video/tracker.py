@@ -15,12 +15,19 @@ from ruac.predictor import Prediction, Prompt
 from ruac.quality.expected import Quality
 from ruac.regions import Mask
 from ruac.video.frames import Frames
+from ruac.video.trust import Signs
 
 GIVEN_LOGIT = 10.0  # of a mask that a person has drawn, as SAM 2 has it
 
 
 class Tracker(Protocol):
-    """Objects have numbers of the caller's choice; a frame is named by its place in the video, from 0."""
+    """Objects have numbers of the caller's choice; a frame is named by its place in the video, from 0.
+
+    signs: by object, of the frame returned last, whether its mask is still that of the object. Nothing of an object that was told
+    there, and of models with a memory, whose trained object score says as much.
+    """
+
+    signs: dict[int, Signs]
 
     @property
     def objects(self) -> tuple[int, ...]:
