@@ -85,14 +85,17 @@ def masks() -> list[bytes]:
     return [saved(grey, "PNG"), saved(indexed, "PNG"), saved(ids().astype(np.uint16), "PNG"), saved(grey.convert("RGB"), "PNG")]
 
 
+ZONE, EAST, NORTH = "EPSG:32632", 500_000, 5_500_000  # metres
+
+
 def tiff_on_earth(folder: Path) -> bytes:
     """A georeferenced picture."""
     import rasterio
 
     path = folder / "earth.tif"
-    transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 5_500_000)
+    transform = rasterio.Affine(0.5, 0, EAST, 0, -0.5, NORTH)
     profile = {"driver": "GTiff", "width": WIDTH, "height": HEIGHT, "count": 3, "dtype": "uint8"}
-    with rasterio.open(path, "w", crs="EPSG:32632", transform=transform, **profile) as file:
+    with rasterio.open(path, "w", crs=ZONE, transform=transform, **profile) as file:
         file.write(colours().transpose(2, 0, 1))
     content = path.read_bytes()
     path.unlink()
@@ -138,7 +141,11 @@ def label_files() -> dict[str, list[bytes]]:
 
 
 def geojson() -> bytes:
-    ring = [[9.0002, 49.651], [9.0003, 49.651], [9.0003, 49.6511], [9.0002, 49.6511], [9.0002, 49.651]]
+    """A square on the picture of `tiff_on_earth`."""
+    from rasterio.warp import transform
+
+    east, north = [EAST + 2, EAST + 8, EAST + 8, EAST + 2, EAST + 2], [NORTH - 2, NORTH - 2, NORTH - 7, NORTH - 7, NORTH - 2]
+    ring = [list(place) for place in zip(*transform(ZONE, "EPSG:4326", east, north), strict=True)]
     feature = {
         "type": "Feature",
         "properties": {"image": "earth.tif", "label": "cat", "score": 0.5},

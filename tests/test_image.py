@@ -232,5 +232,26 @@ def test_a_jpeg_of_hundreds_of_scans_is_refused_before_it_is_decoded(tmp_path: P
         read_image(file)
 
 
+def test_what_a_phone_puts_behind_a_jpeg_or_a_camera_into_it_is_no_scan(tmp_path: Path) -> None:
+    file = tmp_path / "motion.jpg"
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xda" * 200  # as a preview in the file's head would have
+    Image.new("RGB", (150, 100), "red").save(file, exif=exif)
+    film = b"\xff\xda" * 200
+    file.write_bytes(file.read_bytes() + film)
+    assert read_image(file).shape == (100, 150, 3)
+
+
+def test_a_small_tiff_of_huge_tiles_is_refused_before_one_is_decoded(tmp_path: Path) -> None:
+    file, side, start = tmp_path / "tiles.tif", 20_000, 8 + 2 + 10 * 12 + 4
+    content = zlib.compress(bytes(side * 100))
+    # width, height, bits, deflate, black is zero, samples, width and height of tiles, where the only one lies and how long it is
+    values = {256: 100, 257: 100, 258: 8, 259: 8, 262: 1, 277: 1, 322: side, 323: side, 324: start, 325: len(content)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    file.write_bytes(b"II*\0" + struct.pack("<IH", 8, len(values)) + entries + bytes(4) + content)
+    with pytest.raises(ImageError, match=r"tiles\.tif: a TIFF with tiles of more than 100 megapixels"):
+        read_image(file)
+
+
 def test_image_error_is_a_value_error() -> None:
     assert issubclass(ImageError, ValueError)

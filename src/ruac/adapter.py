@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ruac.errors import one_line
+from ruac.errors import LONGEST, one_line
 from ruac.heads import make_head
 from ruac.model import RuacModel, decoder_sha256, head_sha256
 from ruac.writing import write_whole
@@ -51,7 +51,8 @@ def load_head(model: RuacModel, file: Path) -> None:
     theirs = {name: described.get(name, "?") for name in ours}
     if ours != theirs:
         wanted, got = (", ".join(f"{name} {value}" for name, value in each.items()) for each in (ours, theirs))
-        raise ValueError(" ".join(f"{file}: a head for another model: made for {got}; this one is {wanted}".split()))
+        got = " ".join(got.split())[:LONGEST]
+        raise ValueError(f"{file}: a head for another model: made for {got}; this one is {wanted}")
     try:
         head = make_head(described.get("head", "?"), model.family.channels, model.family.token_width)
         head.load_state_dict(tensors)

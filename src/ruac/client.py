@@ -161,7 +161,7 @@ class Client:
 
     def predict(
         self,
-        image: str,
+        image: str | Uploaded,
         point_coords: ArrayLike | None = None,
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
@@ -177,7 +177,7 @@ class Client:
 
     def predict_many(
         self,
-        image: str,
+        image: str | Uploaded,
         prompts: Sequence[Mapping[str, Any]],
         multimask_output: bool = False,
         uncertainty: Uncertainty = "none",
@@ -188,14 +188,14 @@ class Client:
         asked = {"prompts": list(prompts), "multimask_output": multimask_output, "low_res_logits": low_res_logits}
         return self._ask(
             "POST",
-            f"/images/{quote(image, safe='')}/predict",
+            f"/images/{_id(image)}/predict",
             lambda found: [_answer(entry["masks"], entry["object_score"], entry["bounds"]) for entry in found["predictions"]],
             _json(asked | _doubt(uncertainty, levels)),
         )
 
     def everything(
         self,
-        image: str,
+        image: str | Uploaded,
         grid: int = 16,
         least: float = 0.7,
         overlap: float = 0.7,
@@ -207,7 +207,7 @@ class Client:
         asked = {"grid": grid, "least": least, "overlap": overlap, "parts": parts}
         return self._ask(
             "POST",
-            f"/images/{quote(image, safe='')}/everything",
+            f"/images/{_id(image)}/everything",
             lambda found: [_answer([entry]) for entry in found["objects"]],
             _json(asked | _doubt(uncertainty, levels)),
         )
@@ -275,6 +275,11 @@ def prompt(
     if mask_input is not None:
         told["mask_input"] = base64.b64encode(_numbers("mask_input", mask_input, "<f2").tobytes()).decode("ascii")
     return {name: value for name, value in told.items() if value is not None}
+
+
+def _id(image: str | Uploaded) -> str:
+    """Of an upload, by itself or in what `Client.upload` returned, as a part of an address."""
+    return quote(image.id if isinstance(image, Uploaded) else image, safe="")
 
 
 def _doubt(uncertainty: Uncertainty, levels: Sequence[float] | None) -> dict[str, Any]:

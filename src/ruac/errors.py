@@ -5,7 +5,11 @@ class WorkError(Exception):
     """Some of the work could not be done; what could is done. The message, of a line each failure, is for people."""
 
 
+LONGEST = 1000  # characters of a message: libraries repeat whatever a file holds
+
+
 def one_line(error: BaseException, culprit: str = "") -> str:
     """The message on one line, the culprit before it where it is not named yet; the kind of the error where there is no message."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} …"
     return text if culprit in text else f"{culprit}: {text}"

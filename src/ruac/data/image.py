@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 import warnings
 import zlib
@@ -10,11 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 # recognised by their first bytes, whatever the file is called; formats that run interpreters or external programs are left out
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 MAX_PIXELS = 100_000_000
-SCAN, MAX_SCANS = b"\xff\xda", 100  # of a JPEG, which has about ten at most
+MAX_SCANS = 100  # of a JPEG, which has about ten at most
+MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG: neither a stuffed byte nor a restart, which lie within a scan
+START, END, SCAN, ALONE = 0xD8, 0xD9, 0xDA, 0x01
+TILE_SIZE = (322, 323)  # tags of a TIFF: width and height of its tiles, each of which is decoded whole
 STRIP_ROWS = 256
 # what Pillow's readers raise on damaged files of the formats above
 DAMAGED = (
@@ -69,13 +75,36 @@ def _read(path: Path, max_pixels: int) -> NDArray[np.uint8]:
     with image:
         if image.width * image.height > max_pixels:
             raise ImageError(_too_large(path, max_pixels, image.size))
+        if _tile_pixels(image) > max_pixels:
+            raise ImageError(f"{path}: a TIFF with tiles of more than {max_pixels / 1e6:g} megapixels; save it again")
         # a scan of nothing takes a few bytes, and a pass over all pixels to be decoded, which nothing can interrupt
-        if image.format in ("JPEG", "MPO") and path.read_bytes().count(SCAN) > MAX_SCANS:
+        if image.format in ("JPEG", "MPO") and _scans(path.read_bytes()) > MAX_SCANS:
             raise ImageError(f"{path}: a JPEG of more than {MAX_SCANS} scans; save it again")
         try:
             return _decode(image)
         except DAMAGED as error:
             raise ImageError(f"{path}: damaged ({_one_line(error)}); get the file again or leave it out") from None
+
+
+def _tile_pixels(image: Image.Image) -> int:
+    """Of a TIFF's tile, however small the picture is that is cut from it; 0 of all others."""
+    if not isinstance(image, TiffImageFile):
+        return 0
+    sides = [image.tag_v2.get(tag, 0) for tag in TILE_SIZE]
+    return math.prod(side for side in sides if isinstance(side, int))
+
+
+def _scans(content: bytes) -> int:
+    """How many a JPEG has up to its end: a preview before it, or a film that a phone has put behind it, has others."""
+    scans, at = 0, 0
+    while found := MARKER.search(content, at):
+        kind = found[0][1]
+        if kind == END:
+            break
+        scans += kind == SCAN
+        # all others say how long they are
+        at = found.end() + (0 if kind in (START, ALONE) else int.from_bytes(content[found.end() : found.end() + 2]))
+    return scans
 
 
 def _decode(image: Image.Image) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +13,7 @@ from ruac.data.folder import IMAGE_SUFFIXES
 
 Pairs = tuple[tuple[str, str], ...]  # where labels are, where the images they belong to are
 LONGEST_NAME = 120
+NAME_BYTES = 255  # of a file or a folder: no usual file system takes more
 PLACE = re.compile(r"\{(\d)\}")
 
 
@@ -56,6 +58,8 @@ def inside(folder: Path, name: Any) -> Path:
     path = folder / PurePosixPath(name.replace("\\", "/"))
     try:
         whole, root = path.resolve(), folder.resolve()
+        if any(len(os.fsencode(part)) > NAME_BYTES for part in path.parts):
+            raise ValueError(name)
     except (ValueError, OSError):  # null bytes, half characters, names that no file system takes
         raise ValueError(f"{folder}: {name[:80]!r} is no file name") from None
     if whole == root or not whole.is_relative_to(root):
