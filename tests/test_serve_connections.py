@@ -159,6 +159,7 @@ HOSTILE: dict[str, tuple[bytes, bytes]] = {
         form(b"--x\r\nContent-Disposition: form-data; a=" + b"a" * 900_000 + b"\r\n\r\nt\r\n--x--\r\n"),
         b"4",
     ),
+    "space in the name of a part's header": (form(b"--x\r\nContent Disposition: form-data\r\n\r\nt\r\n--x--\r\n"), b"400"),
     "boundaries": (form(b"--x\r\n" * 100_000), b"4"),
     "form over the limit": (FORM + b"Transfer-Encoding: chunked\r\n\r\n" + b"200000\r\n" + PART + bytes(2**21), b"413"),
     "answers ahead": (b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 2000 + b"\r\n\0\r\n\r\n", b"200"),

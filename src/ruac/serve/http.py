@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable
 from socket import socket
@@ -22,6 +23,7 @@ POLL = 0.02  # seconds
 
 async def serve(engine: Engine, listener: socket, door: Door, ready: Callable[[], None]) -> Count:
     """Until `door.closing` is set, by a signal or by whom it belongs to; ready: called once requests are answered."""
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it remarks on every broken form: clients could fill the log
     lane = Lane(engine.settings.timeout)
 
     class Limited(Connection):
