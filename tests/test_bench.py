@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+import ruac.bench
 from ruac.bench import NAMES, Figure, comparison, measure, read
 from ruac.cli import main
 from ruac.predictor import Predictor
@@ -34,19 +37,30 @@ def test_bench_writes_a_table_and_json_that_can_be_compared(
 
 
 def test_time_that_is_added_is_seen(tiny_model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import time
+    now = [0.0]
 
+    def clock() -> float:  # of its own: how busy the machine is does not matter
+        now[0] += 0.001
+        return now[0]
+
+    monkeypatch.setattr(ruac.bench, "time", SimpleNamespace(perf_counter=clock))
     predictor = Predictor(tiny_model_folder)
-    before = measure(predictor, 3)
     encode = type(predictor.model).encode
 
-    def slow(*arguments: object) -> object:
-        time.sleep(0.1)
-        return encode(*arguments)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    def taking(seconds: float) -> Callable[..., object]:
+        def slow(*arguments: object) -> object:
+            now[0] += seconds
+            return encode(*arguments)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    monkeypatch.setattr(type(predictor.model), "encode", slow)
-    after = measure(predictor, 3)
-    assert after["encode"].median >= before["encode"].median + 50
+        return slow
+
+    found = []
+    for seconds in (0.1, 0.2):
+        monkeypatch.setattr(type(predictor.model), "encode", taking(seconds))
+        found.append(measure(predictor, 3))
+    before, after = found
+    assert before["encode"].median == pytest.approx(101)
+    assert after["encode"].median == pytest.approx(201)
     result = {"model": "m", "machine": "m"}
     rows = comparison({**result, "figures": before}, {**result, "figures": after}).splitlines()
     assert rows[1].startswith(NAMES["encode"])
