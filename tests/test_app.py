@@ -208,8 +208,18 @@ def test_calibrated_masks_lie_around_and_probabilities_are_tempered(calibrated: 
     assert answer["promise"].startswith("On average over pictures like the 60 of the calibration")
     outer = base64.b64decode(say(calibrated, "download", kind=".outer.png")["file"]["content"])
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(outer))) > 0, around.outer)
-    # a second click is no prompt of the calibration's kind
-    assert say(calibrated, "click", x=40, y=20, label=1)["answer"]["promise"].startswith("None: the guarantee is for one click")
+
+
+def test_nothing_is_promised_of_a_prompt_of_another_kind(calibrated: Desk) -> None:
+    open_sample(calibrated)
+    say(calibrated, "click", x=30, y=20, label=1)
+    answer = say(calibrated, "click", x=40, y=20, label=1)["answer"]
+    assert answer["promise"] == (
+        "Nothing is promised for these two masks: the calibration is for one click at the centre of the object, and this object "
+        "was prompted otherwise."
+    )
+    assert answer["bounds"] == ["outer: no guarantee", "inner: no guarantee"]
+    assert say(calibrated, "undo")["answer"]["promise"].startswith("On average over pictures like the 60")
 
 
 # ---- downloads
@@ -254,6 +264,7 @@ def test_downloads_are_the_files_of_predict_and_coco(desk: Desk) -> None:
         ({"secret": ANNA, "action": "sample", "number": 0, "model": "/etc"}, "no model '/etc' here"),
         ({"secret": ANNA, "action": "upload", "path": "/etc/passwd", "name": "x"}, "this file has not been uploaded"),
         ({"secret": ANNA, "action": "upload", "path": "a\0b", "name": "x"}, "path: a text is needed"),
+        ({"secret": ANNA, "action": "upload", "path": "x", "name": "\ud800.png"}, "name: a text is needed"),
     ],
 )
 def test_requests_that_make_no_sense_are_told_so(desk: Desk, request_: Any, message: str) -> None:
@@ -266,7 +277,8 @@ def test_requests_that_make_no_sense_are_told_so(desk: Desk, request_: Any, mess
         ("click", {"x": 500, "y": 1, "label": 1}, "point (500, 1) is outside the image of 80 x 48 pixels"),
         ("click", {"x": float("nan"), "y": 1, "label": 1}, "nan is no number"),
         ("click", {"x": 10**400, "y": 1, "label": 1}, "1000000000"),
-        ("click", {"x": "1", "y": 1, "label": 1}, "1 is no number"),
+        ("click", {"x": "1", "y": 1, "label": 1}, "'1' is no number"),
+        ("click", {"x": "\ud800", "y": 1, "label": 1}, "'\\ud800' is no number"),
         ("click", {"x": 1, "y": 1, "label": 5}, "a point label is 1 (object) or 0 (background)"),
         ("box", {"box": [1, 2, 3]}, "a box has four numbers"),
         ("box", {"box": [1, 2, 1, 9]}, "box (1, 2, 1, 9) is empty"),
@@ -301,12 +313,13 @@ def test_one_object_takes_so_many_words_and_no_more(desk: Desk, monkeypatch: pyt
 )
 def test_uploads_that_are_no_pictures(desk: Desk, uploads: Path, model: str, content: bytes, message: str) -> None:
     open_sample(desk)
+    say(desk, "click", x=30, y=20, label=1)
     path = uploads / "hash" / "x.jpg"
     path.write_bytes(content)
     reply = say(desk, "upload", path=str(path), name="../../note.jpg", model=model)
     assert reply["error"].startswith(message)
-    # and what was open before is not shown in its place
-    assert say(desk, "click", x=1, y=1, label=1)["error"] == GONE
+    # and what was open before is open still, with its clicks
+    assert say(desk, "click", x=31, y=20, label=1)["answer"]["points"] == [[30, 20, 1], [31, 20, 1]]
 
 
 def test_truncated_and_huge_uploads(desk: Desk, uploads: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,6 +401,12 @@ def test_more_requests_than_can_wait_are_told_so(desk: Desk, monkeypatch: pytest
         thread.join()
     assert ["error" in reply for reply in replies] == [False] * 3
     assert "error" not in open_sample(small, "4" * 32)
+
+
+def test_a_desk_that_is_closed_begins_nothing_new(desk: Desk) -> None:
+    open_sample(desk)
+    desk.close()
+    assert say(desk, "click", x=30, y=20, label=1) == {"error": "the page is being stopped"}
 
 
 def test_a_conversation_knows_what_it_holds(desk: Desk) -> None:

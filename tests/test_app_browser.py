@@ -192,6 +192,41 @@ def test_every_layer_is_seen_beside_the_others(page: Page, size: tuple[int, int]
     assert changed["Uncertainty"][doubtful].mean() > 0.3
 
 
+# ---- what goes wrong
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (403, "a file in this request is forgotten by now: upload it again", "a file in this request is forgotten by now"),
+        (413, "the body is over the limit of 1 MiB", "the body is over the limit of 1 MiB"),
+        (429, '{"detail": "busy: too many connections; try again"}', "busy: too many connections; try again"),
+        (500, "Internal Server Error", "The server could not do that (500); try again"),
+        (502, "<html>Bad gateway</html>", "The server could not do that (502); try again"),
+        (None, "", "The server did not answer: it may have been stopped, or the network is gone. Try again in a moment"),
+    ],
+)
+def test_a_request_that_fails_is_told_and_the_page_goes_on(
+    page: Page, size: tuple[int, int], status: int | None, body: str, words: str
+) -> None:
+    open_sample(page)
+    asked = "**/component_server/**"
+    page.route(asked, lambda route: route.fulfill(status=status, body=body) if status else route.abort())
+    page.mouse.click(*place(page, *OBJECT, size))
+    expect(page.get_by_role("alert")).to_contain_text(words, timeout=PATIENCE)
+    page.unroute(asked)
+    click(page, *OBJECT, size)
+    expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 1 click")
+    expect(page.locator(".error")).to_be_hidden()
+
+
+def test_the_page_says_what_it_is_and_shows_itself_in_no_other(page: Page, address: str) -> None:
+    expect(page.get_by_role("heading", level=1)).to_have_text("ruac")
+    expect(page.get_by_text("Click on an object to get its mask")).to_be_visible()
+    headers = page.request.get(address).headers
+    assert (headers["x-frame-options"], headers["x-content-type-options"]) == ("SAMEORIGIN", "nosniff")
+
+
 # ---- people
 
 

@@ -10,7 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
+from queue import Queue
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +69,104 @@ def test_the_command_serves_until_it_is_stopped_and_leaves_nothing(
     assert process.returncode == code
     assert shown.endswith(words)
     assert list(temporary.glob("ruac-app.*")) == []
+
+
+def ask_for_a_sample(address: str, number: int, model: str) -> dict[str, Any]:
+    """Of a session of its own by that number."""
+    with urllib.request.urlopen(f"{address}/config", timeout=60) as reply:
+        parts = json.load(reply)["components"]
+    (part,) = [part["id"] for part in parts if part["type"] == "html" and part["props"].get("server_fns")]
+    words = {"secret": f"{number:032x}", "action": "sample", "number": 0, "model": model}
+    body = json.dumps({"data": words, "component_id": part, "fn_name": "ask", "session_hash": "guest"}).encode()
+    request = urllib.request.Request(f"{address}/gradio_api/component_server/", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as reply:
+        return json.load(reply)
+
+
+def test_it_ends_in_good_order_however_many_are_being_answered(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ruac", "app", "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    answered: Queue[dict[str, Any]] = Queue()
+
+    def load(address: str, number: int) -> None:
+        with suppress(OSError, HTTPException):  # the server is gone
+            while True:
+                answered.put(ask_for_a_sample(address, number, "nano"))
+
+    threads: list[Thread] = []
+    try:
+        assert process.stdout is not None
+        address = re.findall(r"look at (http://127\.0\.0\.1:\d+);", process.stdout.readline())[0]
+        threads = [Thread(target=load, args=(address, number)) for number in range(25)]
+        for thread in threads:
+            thread.start()
+        for _ in range(4):
+            while "picture" not in answered.get(timeout=60):
+                pass
+        process.send_signal(signal.SIGTERM)
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        for thread in threads:
+            thread.join()
+    assert (process.returncode, shown) == (0, "")
+    assert list(tmp_path.glob("ruac-app.*")) == []
+
+
+STUBBORN = """
+import sys
+from pathlib import Path
+import torch
+import ruac.app.serving as serving
+from ruac.app import view
+from ruac.app.models import Models
+
+def work(conversation):
+    Path("working").touch()
+    weights, image = torch.ones(8, 8, 3, 3), torch.ones(1, 8, 64, 64)
+    while True:
+        torch.nn.functional.conv2d(image, weights)
+
+view.picture = work
+serving.LAST = 0.5
+serving.serve(Models([sys.argv[1]]), None, "127.0.0.1", 0, False)
+"""
+
+
+def test_what_does_not_end_is_left_behind(tiny_model_folder: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, str(tiny_model_folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        assert process.stdout is not None
+        address = re.findall(r"look at (http://127\.0\.0\.1:\d+);", process.stdout.readline())[0]
+
+        def ask() -> None:
+            with suppress(OSError):  # the server is gone
+                ask_for_a_sample(address, 1, str(tiny_model_folder))
+
+        asking = Thread(target=ask)
+        asking.start()
+        while not (tmp_path / "working").exists():
+            time.sleep(0.02)
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        _, shown = process.communicate(timeout=30)
+        asking.join()
+    finally:
+        process.kill()
+    assert process.returncode == 0, shown
+    assert list(tmp_path.glob("ruac-app.*")) == []
 
 
 def test_help_does_not_load_what_only_the_page_needs() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from app_pages import OBJECT, PATIENCE, choose, click, open_sample, png, screen, settle, shown, two_pictures, watched
+from app_pages import OBJECT, PATIENCE, choose, click, mask_of, open_sample, png, screen, settle, shown, two_pictures, watched
 from families import tiny_sam2
 from PIL import Image
 from playwright.sync_api import Browser, FilePayload, Page, expect
@@ -88,8 +88,10 @@ def test_a_rotated_upload_is_seen_the_right_way_up(page: Page) -> None:
     expect(page.locator(".suggest")).to_be_visible()
 
 
-def test_broken_and_huge_uploads_are_told_and_the_page_goes_on(page: Page) -> None:
+def test_broken_and_huge_uploads_are_told_and_what_was_open_stays(page: Page, size: tuple[int, int]) -> None:
     open_sample(page)
+    click(page, *OBJECT, size)
+    before = mask_of(page)
     broken = png(Image.new("RGB", (300, 200), "red"))
     for name, content, message in (
         ("broken.png", broken[: len(broken) // 2], "broken.png: damaged"),
@@ -98,7 +100,9 @@ def test_broken_and_huge_uploads_are_told_and_the_page_goes_on(page: Page) -> No
     ):
         choose(page, name, content)
         expect(page.get_by_role("alert")).to_contain_text(message, timeout=PATIENCE)
-        expect(page.locator(".photo")).to_be_hidden()
+        settle(page)
+        expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 1 click")
+        assert np.array_equal(mask_of(page), before)
     page.evaluate(
         """([name, size]) => {
             const list = new DataTransfer();
@@ -110,8 +114,11 @@ def test_broken_and_huge_uploads_are_told_and_the_page_goes_on(page: Page) -> No
         ["fat.png", MAX_FILE + 1],
     )
     expect(page.get_by_role("alert")).to_have_text("fat.png: over the limit of 64 MB; scale the picture down", timeout=PATIENCE)
-    open_sample(page)
+    click(page, 40, 300, size, "right")
+    expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 2 clicks")
     expect(page.locator(".error")).to_be_hidden()
+    open_sample(page, 1)
+    expect(page.locator("svg circle.plus")).to_have_count(0)
 
 
 def test_an_upload_for_which_there_is_no_room_is_told(page: Page) -> None:

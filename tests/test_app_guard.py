@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from app_pages import two_pictures
 from httpx import ASGITransport, AsyncClient
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ruac.app.guard import MAX_REQUEST, UPLOAD, Guard
+from ruac.app.guard import MAX_REQUEST, UPLOAD, Guard, answer_to_error
 from ruac.app.models import Models
 from ruac.app.room import Room
 from ruac.app.serving import MAX_FILE, running
@@ -84,9 +86,33 @@ def test_oversize_requests_are_refused_before_they_are_read(address: str) -> Non
     assert answer.startswith("HTTP/1.1 413")
     assert answer.endswith("the body is over the limit of 1 MiB")
     host, port = address.removeprefix("http://").split(":")
+    for length in ("", "Content-Length: 5\r\n"):  # with which a body of chunks may be of any length
+        for path in (UPLOAD, "/gradio_api/component_server/"):
+            head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\n{length}Transfer-Encoding: chunked\r\n\r\n"
+            with socket.create_connection((host, int(port)), timeout=30) as connection, connection.makefile("rb") as answered:
+                connection.sendall(head.encode())
+                answer = answered.read().decode()
+            assert answer.startswith("HTTP/1.1 411")
+            assert answer.endswith("send the body whole, with a Content-Length and without a Transfer-Encoding")
+
+
+def test_uploads_without_a_name_are_refused(address: str, caplog: pytest.LogCaptureFixture) -> None:
+    body, kind = upload_of("left.png", b"x")
+    status, text = posted(address, UPLOAD, body.replace(b'; filename="left.png"', b""), kind)
+    assert (status, text) == (400, "a file that is uploaded needs a name")
+    assert caplog.records == []
+
+
+def test_an_upload_that_is_broken_off_is_no_error(address: str, caplog: pytest.LogCaptureFixture, capfd: Any) -> None:
+    host, port = address.removeprefix("http://").split(":")
+    body, kind = upload_of("left.png", b"x")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
-        connection.sendall(f"POST {UPLOAD} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 411")
+        head = f"POST {UPLOAD} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 1000\r\n\r\n"
+        connection.sendall(head.encode() + body[:100])
+    assert uploaded(address)
+    time.sleep(0.3)
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_sites_cannot_reach_a_page_of_this_machine(address: str) -> None:
@@ -215,6 +241,26 @@ def test_bodies_that_are_no_json_are_refused(address: str) -> None:
         assert posted(address, "/gradio_api/component_server/", body, kind)[0] == status
 
 
+@pytest.mark.parametrize(
+    "change", [{"component_id": 0}, {"component_id": "1"}, {"component_id": None}, {"fn_name": "__class__"}, {"session_hash": 1}]
+)
+def test_parts_that_the_page_has_not_are_refused(address: str, change: dict[str, Any]) -> None:
+    request = {"data": {"action": "undo"}, "component_id": 10**6, "fn_name": "ask", "session_hash": "guest", **change}
+    status, text = posted(address, "/gradio_api/component_server/", json.dumps(request).encode())
+    assert (status, text) == (404, "the page has no such part; load it again")
+
+
+def test_an_error_of_the_server_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    request = Request(
+        {"type": "http", "method": "POST", "path": "/config", "headers": [], "query_string": b"", "server": ("x", 1)}
+    )
+    reply = asyncio.run(answer_to_error(request, KeyError("what\nis missing")))
+    assert (reply.status_code, reply.body) == (500, b"the server could not do that; try again")
+    (record,) = caplog.records
+    assert record.getMessage() == r"POST '/config': KeyError: 'what\nis missing'"
+    assert record.exc_info is None
+
+
 def test_the_page_still_answers(address: str, tiny_model_folder: Path) -> None:
     """After all of the above."""
     config = json.loads(answer_to(urllib.request.Request(f"{address}/config"))[1])
@@ -228,16 +274,38 @@ def test_the_page_still_answers(address: str, tiny_model_folder: Path) -> None:
 # ---- room
 
 
+def guarded(app: ASGIApp, room: Room) -> AsyncClient:
+    """A client of an application that is guarded, without a server."""
+    return AsyncClient(transport=ASGITransport(Guard(app, room, local=True, part=0)), base_url="http://127.0.0.1")
+
+
+def storing(room: Room) -> ASGIApp:
+    """An application that writes what comes into a file, named as the first letter of it, as it comes."""
+
+    async def store(scope: Scope, receive: Receive, send: Send) -> None:
+        more, name = True, ""
+        while more:
+            message = await receive()
+            name = name or message["body"][:1].decode()
+            with (room.files / name).open("ab") as file:
+                file.write(message["body"])
+            await asyncio.sleep(0)  # for others to come as well
+            more = message.get("more_body", False)
+        await PlainTextResponse("stored")(scope, receive, send)
+
+    return store
+
+
+async def pieces(letter: bytes, count: int) -> AsyncIterator[bytes]:
+    for _ in range(count):
+        yield letter * 100
+
+
 def test_uploads_are_refused_where_there_is_no_room_left(tmp_path: Path) -> None:
     room = Room(tmp_path, 1000, 60)
 
-    async def store(scope: Scope, receive: Receive, send: Send) -> None:
-        body = (await receive())["body"]
-        (room.files / body[:1].decode()).write_bytes(body)
-        await PlainTextResponse("stored")(scope, receive, send)
-
     async def upload(body: bytes) -> tuple[int, str]:
-        async with AsyncClient(transport=ASGITransport(Guard(store, room, local=True)), base_url="http://127.0.0.1") as client:
+        async with guarded(storing(room), room) as client:
             reply = await client.post(UPLOAD, content=body)
             return reply.status_code, reply.text
 
@@ -250,16 +318,37 @@ def test_uploads_are_refused_where_there_is_no_room_left(tmp_path: Path) -> None
     assert asyncio.run(upload(b"b" * 600)) == (200, "stored")
 
 
-def test_uploads_that_arrive_at_the_same_time_share_the_room(tmp_path: Path) -> None:
+def test_uploads_that_arrive_at_the_same_time_share_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ruac.app.guard.LOOK", 100)
     room = Room(tmp_path, 1000, 60)
 
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.3)
-        await PlainTextResponse("stored")(scope, receive, send)
+    async def together() -> list[int]:
+        async with guarded(storing(room), room) as client:
+            length = {"Content-Length": "800"}
+            replies = await asyncio.gather(
+                *(client.post(UPLOAD, content=pieces(name, 8), headers=length) for name in (b"a", b"b"))
+            )
+            return [reply.status_code for reply in replies]
 
-    async def both() -> list[int]:
-        async with AsyncClient(transport=ASGITransport(Guard(slow, room, local=True)), base_url="http://127.0.0.1") as client:
-            replies = await asyncio.gather(*(client.post(UPLOAD, content=bytes(600)) for _ in range(2)))
-            return sorted(reply.status_code for reply in replies)
+    assert 507 in asyncio.run(together())
+    assert room.nbytes <= 1200  # a piece of each more
 
-    assert asyncio.run(both()) == [200, 507]
+
+def test_uploads_that_are_announced_and_do_not_come_take_no_room(tmp_path: Path) -> None:
+    room = Room(tmp_path, 1000, 60)
+    waiting = asyncio.Event()
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b"a"
+        await waiting.wait()
+
+    async def both() -> int:
+        async with guarded(storing(room), room) as client:
+            silent = asyncio.create_task(client.post(UPLOAD, content=nothing(), headers={"Content-Length": "900"}))
+            await asyncio.sleep(0.1)
+            reply = await client.post(UPLOAD, content=b"b" * 900)
+            waiting.set()
+            await silent
+            return reply.status_code
+
+    assert asyncio.run(both()) == 200

@@ -19,9 +19,11 @@ from ruac.data.image import ImageError, read_image
 from ruac.errors import one_line
 
 MAX_PIXELS = 50_000_000
+LONE = re.compile(r"[\ud800-\udfff]")  # half a letter, which no file and no answer can hold
 SECRET = re.compile(r"[0-9a-f]{32}")
 FARTHEST = 1e6  # pixels
 AT_ONCE, WAITING = 2, 16  # requests that are worked on, and those that may wait beside them
+STOPPED = "the page is being stopped"
 GONE = "this picture is no longer open here: choose it again"
 
 Request = Mapping[str, Any]
@@ -39,6 +41,7 @@ class Desk:
         self.models, self.samples, self.sessions = models, pictures, sessions
         self._room = room
         self._places, self._turns = BoundedSemaphore(AT_ONCE + WAITING), BoundedSemaphore(AT_ONCE)
+        self._closed = False
         self._actions: dict[str, Callable[[Entry[Conversation], Request], Reply]] = {
             "sample": self._open_sample,
             "upload": self._open_upload,
@@ -51,6 +54,10 @@ class Desk:
             "choose": _choose,
             "download": _download,
         }
+
+    def close(self) -> None:
+        """Nothing new is begun; what is being worked on goes on."""
+        self._closed = True
 
     def ask(self, request: Any) -> Reply:
         """The answer, or {"error": what was wrong, for people}."""
@@ -74,6 +81,8 @@ class Desk:
         try:
             # the session first: of one that waits for itself, only one request takes a turn
             with self.sessions.use(secret) as entry, self._turns:
+                if self._closed:
+                    raise ValueError(STOPPED)
                 return self._actions[action](entry, request)
         finally:
             self._places.release()
@@ -94,13 +103,12 @@ class Desk:
 
     def _open(self, entry: Entry[Conversation], path: Path, name: str, request: Request) -> Reply:
         loaded = self.models.get(_text(request, "model"))
-        entry.content = None  # after an error, no answer may be about the picture before
         try:
             image = read_image(path, MAX_PIXELS)
         except ImageError as error:
             # where files lie here is nobody's business
             raise ValueError(str(error).replace(str(path), name)) from None
-        entry.content = Conversation(loaded, image, name)
+        entry.content = Conversation(loaded, image, name)  # after an error, the picture before is open still
         return {"picture": view.picture(entry.content), "files": kinds(entry.content), **_answer(entry.content)}
 
     def _change_model(self, entry: Entry[Conversation], request: Request) -> Reply:
@@ -170,7 +178,7 @@ def _open_in(entry: Entry[Conversation]) -> Conversation:
 def _number(value: Any) -> float:
     # written so that infinity and what is no number at all fail, too
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < FARTHEST:
-        raise ValueError(f"{str(value)[:40]} is no number")
+        raise ValueError(f"{ascii(value)[:40]} is no number")
     return float(value)
 
 
@@ -183,6 +191,6 @@ def _whole(request: Request, key: str) -> int:
 
 def _text(request: Request, key: str) -> str:
     value = request.get(key)
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or "\0" in value or LONE.search(value):
         raise ValueError(f"{key}: a text is needed")
     return value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +12,7 @@ from gradio.themes import Base
 from ruac.app.desk import Desk
 from ruac.app.labelling import Labelling
 from ruac.app.samples import Sample
-from ruac.app.view import PROBABILITY_COLOURS, UNCERTAINTY_COLOURS
+from ruac.app.view import PROBABILITY_COLOURS, UNCERTAINTY_COLOURS, css, data_url
 from ruac.data.image import read_image
 from ruac.overlay import BLUE, ORANGE
 
@@ -23,20 +21,22 @@ THUMBNAIL = 104  # pixels of the longer side
 STEPS = 9  # colours of a scale
 FONTS = ("system-ui", "sans-serif")  # of the reader's own machine
 WAITING = 4  # folders to label
+HEADING = "# ruac\nClick on an object to get its mask, and see where the mask may be wrong."
 # outside of what gradio lets a style sheet reach
 PHONE = "<style>@media (max-width: 520px) { .gradio-container > .main { padding: 10px !important; } }</style>"
 
 
-def build(desk: Desk, labelling: Labelling, max_bytes: int) -> gr.Blocks:
-    """max_bytes: of an uploaded file."""
+def build(desk: Desk, labelling: Labelling, max_bytes: int) -> tuple[gr.Blocks, int]:
+    """The page, and the number of its part that `desk` answers; max_bytes: of an uploaded file."""
     home = files("ruac.app")
 
     def ask(request: Any) -> Any:
         return desk.ask(request)
 
     with gr.Blocks(title="ruac", analytics_enabled=False, fill_width=True) as page:
+        gr.Markdown(HEADING, elem_classes="heading")
         with gr.Tab("Click"):
-            gr.HTML(
+            stage = gr.HTML(
                 html_template=home.joinpath("stage.html").read_text(encoding="utf-8"),
                 js_on_load="\n".join(home.joinpath(script).read_text(encoding="utf-8") for script in SCRIPTS),
                 apply_default_css=False,
@@ -47,10 +47,11 @@ def build(desk: Desk, labelling: Labelling, max_bytes: int) -> gr.Blocks:
                 words=_words(desk.models.get(desk.models.first).guarantee is not None),
                 max_bytes=max_bytes,
             )
+            stage.props["part"] = stage._id
         with gr.Tab("Label a folder"):
             labelling.build()
     page.queue(max_size=WAITING, default_concurrency_limit=1, api_open=False)
-    return page
+    return page, stage._id
 
 
 def style() -> str:
@@ -85,7 +86,7 @@ def _thumbnail(sample: Sample) -> str:
     scale = THUMBNAIL / max(image.shape)
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[..., ::-1])
-    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"
+    return data_url("image/jpeg", data.tobytes())
 
 
 def _colours() -> dict[str, list[str]]:
@@ -93,14 +94,9 @@ def _colours() -> dict[str, list[str]]:
     flat = {"mask": [BLUE], "band": [ORANGE]}
     scales = {"uncertainty": UNCERTAINTY_COLOURS, "probability": PROBABILITY_COLOURS}
     some = [round(255 * i / (STEPS - 1)) for i in range(STEPS)]
-    return {name: [_css(colour) for colour in colours] for name, colours in flat.items()} | {
-        name: [_css(palette[i]) for i in some] for name, palette in scales.items()
+    return {name: [css(colour) for colour in colours] for name, colours in flat.items()} | {
+        name: [css(palette[i]) for i in some] for name, palette in scales.items()
     }
-
-
-def _css(colour: Sequence[int]) -> str:
-    alpha = f" / {colour[3] / 255:.3f}" if len(colour) > 3 else ""
-    return f"rgb({colour[0]} {colour[1]} {colour[2]}{alpha})"
 
 
 def _words(calibrated: bool) -> dict[str, str]:

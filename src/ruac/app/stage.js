@@ -44,8 +44,7 @@ async function send(action, words) {
   stage.setAttribute("aria-busy", "true");
   complain("");
   try {
-    const reply = await server.ask({ secret, action, ...words });
-    if (reply.error) throw new Error(reply.error);
+    const reply = await post({ secret, action, ...words });
     await take(reply);
     return reply;
   } catch (error) {
@@ -58,6 +57,26 @@ async function send(action, words) {
     find(".spinner").hidden = true;
     stage.setAttribute("aria-busy", "false");
   }
+}
+
+// gradio's own way to ask keeps to itself why a request was refused
+async function post(data) {
+  let response, text;
+  try {
+    const body = JSON.stringify({ data, component_id: props.part, fn_name: "ask", session_hash: "page" });
+    response = await fetch("gradio_api/component_server/", { method: "POST", headers: { "Content-Type": "application/json" }, body });
+    text = await response.text();
+  } catch {
+    throw new Error("The server did not answer: it may have been stopped, or the network is gone. Try again in a moment");
+  }
+  let reply = null;
+  let words = response.status === 500 || text.startsWith("<") ? "" : text; // a refusal is plain text for people
+  try {
+    reply = JSON.parse(text);
+    words = reply.error || reply.detail;
+  } catch {}
+  if (response.ok && reply && !reply.error) return reply;
+  throw new Error(typeof words === "string" && words ? words : `The server could not do that (${response.status}); try again`);
 }
 
 async function take(reply) {
@@ -82,7 +101,8 @@ async function openFile(file) {
     complain(`${file.name}: over the limit of ${props.max_bytes / 2 ** 20} MB; scale the picture down`);
     return;
   }
-  close();
+  stage.setAttribute("aria-busy", "true");
+  complain("");
   try {
     const { path } = await upload(file);
     await open("upload", { path, name: file.name });
@@ -92,22 +112,11 @@ async function openFile(file) {
   }
 }
 
-function close() {
-  picture = answer = pending = drag = corner = cross = null;
-  stage.setAttribute("aria-busy", "true");
-  stage.setAttribute("aria-label", "No picture yet");
-  complain("");
-  frame.hidden = true;
-  find(".empty").hidden = false;
-  refresh();
-}
-
-const open = (action, words) => {
-  close();
-  return ask(action, { ...words, model: find(".model select").value }).catch(() => {});
-};
+// until it is there, and where it cannot be, the picture before stays
+const open = (action, words) => ask(action, { ...words, model: find(".model select").value }).catch(() => {});
 
 function show(opened) {
+  answer = pending = drag = corner = cross = null;
   picture = opened;
   find(".photo").src = opened.url;
   for (const layer of element.querySelectorAll(".layer")) layer.removeAttribute("src");

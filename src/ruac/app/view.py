@@ -14,6 +14,7 @@ from PIL import Image
 
 from ruac.app.conversation import Conversation
 from ruac.app.legend import rows, summary
+from ruac.calibrate.bounds import Bounds
 from ruac.data.labels import Size
 from ruac.overlay import BLUE, COLOUR_MAP, ORANGE, Colour
 from ruac.predictor import WORTH_A_LOOK
@@ -40,7 +41,7 @@ def picture(conversation: Conversation) -> dict[str, Any]:
     if (rows, columns) != (height, width):
         small = cv2.resize(small, (columns, rows), interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return {"name": conversation.name, "width": width, "height": height, "url": _url("image/jpeg", data.tobytes())}
+    return {"name": conversation.name, "width": width, "height": height, "url": data_url("image/jpeg", data.tobytes())}
 
 
 def answer(conversation: Conversation) -> dict[str, Any] | None:
@@ -68,10 +69,21 @@ def answer(conversation: Conversation) -> dict[str, Any] | None:
         "candidates": [_judged(conversation, i) for i in range(len(conversation.answer.candidates))],
         "chosen": conversation.answer.chosen,
         "summary": summary(error, mask),
-        "legend": [{**vars(row), "colour": _css(row.uncertainty)} for row in rows(error, uncertainty)],
-        "promise": None if around is None else around.promise["words"],
+        "legend": [{**vars(row), "colour": _over_grey(row.uncertainty)} for row in rows(error, uncertainty)],
+        "promise": _promise(conversation, around),
         "bounds": None if around is None else [around.outer_words, around.inner_words],
     }
+
+
+def _promise(conversation: Conversation, around: Bounds | None) -> str | None:
+    """What holds for the masks around; where nothing does, no number is named that could be taken for it."""
+    guarantee = conversation.loaded.guarantee
+    if around is None or guarantee is None:
+        return None
+    if around.promise["holds"]:
+        return guarantee.words
+    asked = guarantee.calibration.policy.words
+    return f"Nothing is promised for these two masks: the calibration is for {asked}, and this object was prompted otherwise."
 
 
 def _judged(conversation: Conversation, candidate: int) -> dict[str, float]:
@@ -91,7 +103,7 @@ def layer(indices: NDArray[np.uint8], palette: Palette) -> str:
     image.putpalette([channel for colour in palette for channel in colour[:3]])
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1, transparency=bytes(colour[3] for colour in palette))
-    return _url("image/png", buffer.getvalue())
+    return data_url("image/png", buffer.getvalue())
 
 
 def path(mask: Mask, scale: tuple[float, float]) -> str:
@@ -123,11 +135,18 @@ UNCERTAINTY_COLOURS = _map(COLOUR_MAP, np.arange(256, dtype=np.uint8))
 PROBABILITY_COLOURS = _map(PROBABILITY_MAP, np.full(256, 255, np.uint8))
 
 
-def _css(uncertainty: float) -> str:
-    """The colour that a doubt of so many bits has over grey."""
+def css(colour: Sequence[int]) -> str:
+    """Red, green, blue and, perhaps, alpha as a style sheet has them."""
+    alpha = f" / {colour[3] / 255:.3f}" if len(colour) > 3 else ""
+    return f"rgb({colour[0]} {colour[1]} {colour[2]}{alpha})"
+
+
+def _over_grey(uncertainty: float) -> str:
+    """The colour that a doubt of so many bits has there."""
     red, green, blue, alpha = UNCERTAINTY_COLOURS[round(255 * min(1.0, uncertainty))]
-    return "#" + "".join(f"{round(128 + (value - 128) * alpha / 255):02x}" for value in (red, green, blue))
+    return css([round(128 + (value - 128) * alpha / 255) for value in (red, green, blue)])
 
 
-def _url(kind: str, content: bytes) -> str:
+def data_url(kind: str, content: bytes) -> str:
+    """Of a file that is part of the page."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
