@@ -259,6 +259,8 @@ class Watch:
             if isinstance(path, str | bytes | os.PathLike):
                 self._opened(os.path.realpath(os.fsdecode(path)), flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
         elif event in CHANGING:
+            if event == "os.mkdir" and os.path.realpath(os.fsdecode(arguments[0])) == self.folder.rstrip("/"):
+                return  # it is there, so this changes nothing
             for path in arguments:
                 if isinstance(path, str | bytes | os.PathLike):
                     self._opened(os.path.realpath(os.fsdecode(path)), True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save
 from squares import write_set
 
-from ruac import checksums
+from ruac import bench, checksums
 from ruac.calibrate.file import Calibration
 from ruac.card import card
 from ruac.cli import main
@@ -25,6 +26,7 @@ from ruac.data.image import ImageError, read_image
 from ruac.data.layout import inside
 from ruac.data.readers import CocoJson
 from ruac.data.runlengths import polygons_of
+from ruac.evaluate import calibration
 from ruac.evaluate.clickfile import ClickFile
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.results import Row, read_results
@@ -47,6 +49,7 @@ from ruac.training.records import StepLog, write_validation
 from ruac.training.sources import read_ids
 
 DEEP = "[" * 5000 + "]" * 5000
+HUGE = 10**400  # more than a float holds
 TOO_LONG = "é" * 300  # 600 bytes: more than a file system takes
 
 
@@ -243,6 +246,9 @@ ROW = {"id": "0", "objects": [1, 9], "masks": {"iou@1": [0.5, 0.6]}, "pixels": {
         {"id": 3},
         {"objects": ["a", "b"]},
         {"prompts": [[[1]], []]},
+        {"pixels": {"head.auroc.image@1": HUGE}},
+        {"masks": {"iou@1": [1.5e308, 1.5e308]}},
+        {"masks": {"iou@1": [math.nan, 0.6]}},
     ],
 )
 def test_rows_with_measures_that_are_none(change: dict[str, Any]) -> None:
@@ -276,7 +282,17 @@ def evaluated(tiny_model: RuacModel, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize(
-    "origin", [{"clicks": 3}, {"clicks": ["1"]}, {"clicks": []}, {"methods": [3]}, {"prompts": 7}, {"methods": "head"}]
+    "origin",
+    [
+        {"clicks": 3},
+        {"clicks": ["1"]},
+        {"clicks": []},
+        {"methods": [3]},
+        {"prompts": 7},
+        {"methods": "head"},
+        {"weights": [3]},
+        {"noc": {}},
+    ],
 )
 def test_results_that_do_not_say_how_they_were_made(origin: dict[str, Any], evaluated: Path, tmp_path: Path) -> None:
     for path in evaluated.iterdir():
@@ -288,6 +304,59 @@ def test_results_that_do_not_say_how_they_were_made(origin: dict[str, Any], eval
         (tmp_path / path.name).write_bytes(b"\n".join(rows))
     with pytest.raises(ValueError, match="damaged results, "):
         numbers(Scores(compare(open_runs([tmp_path]))))
+
+
+@pytest.mark.parametrize("micro", [3, [1], {"iou@1": {}}, {"iou@1": [0.5]}, {"iou@1": "0.5"}, {"iou@1": HUGE}])
+def test_a_summary_with_measures_that_are_none(micro: Any, evaluated: Path, tmp_path: Path) -> None:
+    summary = json.loads((evaluated / "summary.json").read_text())
+    summary["sets"][0]["micro"] = micro
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"summary\.json: not the summary of an evaluation \(a measure that is no number\)"):
+        open_runs([tmp_path])
+
+
+def test_a_summary_of_a_number_of_images_that_is_none(evaluated: Path, tmp_path: Path) -> None:
+    summary = json.loads((evaluated / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps(summary | {"max_images": [1]}))
+    with pytest.raises(ValueError, match=r"summary\.json: .*max_images is no number"):
+        open_runs([tmp_path])
+
+
+def test_a_temperature_beyond_all_numbers(tmp_path: Path) -> None:
+    (tmp_path / "temperatures.json").write_text(json.dumps({"temperatures": {"1": HUGE}}))
+    with pytest.raises(ValueError, match=r"temperatures\.json: damaged; delete it"):
+        calibration._stored(tmp_path / "temperatures.json", {})
+
+
+@pytest.mark.parametrize("figure", [{"median": HUGE, "low": 1, "high": 1}, {"median": 1}, 3])
+def test_figures_that_are_none(figure: Any, tmp_path: Path) -> None:
+    result = {"format": bench.FORMAT, "model": "nano", "machine": "m", "figures": dict.fromkeys(bench.NAMES, figure)}
+    (tmp_path / "bench.json").write_text(json.dumps(result))
+    with pytest.raises(ValueError, match=r"bench\.json: no result of ruac bench"):
+        bench.read(tmp_path / "bench.json")
+
+
+EXPORTED = {"model": "nano", "model_sha256": "0", "precision": "fp32", "side": 64, "grid": 16, "fit": "pad", "grey": 0}
+EXPORTED |= {"quality": None, "head_trained": True, "opset": 17, "files": {}, "check": {}, "ruac": "1"}
+
+
+@pytest.mark.parametrize("change", [{"check": {"logits": HUGE}}, {"fit": [0] * 5000}, {"side": "9" * 5000}, {"a" * 5000: 1}])
+def test_an_exported_model_that_is_described_at_length(change: dict[str, Any], tmp_path: Path) -> None:
+    described = {"format": bundle.FORMAT, **EXPORTED}
+    (tmp_path / bundle.DESCRIPTION).write_text(json.dumps(described))
+    with pytest.raises(FileNotFoundError, match=bundle.ENCODER):  # the description is as it should be
+        bundle.read(tmp_path)
+    (tmp_path / bundle.DESCRIPTION).write_text(json.dumps(described | change))
+    with pytest.raises(ValueError, match=rf"{bundle.DESCRIPTION}: .*; export the model again") as caught:
+        bundle.read(tmp_path)
+    assert len(str(caught.value)) < 1500
+
+
+def test_a_calibration_of_a_format_that_is_a_book(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_text(json.dumps({"format": [0] * 5000}))
+    with pytest.raises(ValueError, match=r"calibration\.json: not a calibration") as caught:
+        Calibration.read(tmp_path / "calibration.json")
+    assert len(str(caught.value)) < 1500
 
 
 @pytest.mark.parametrize("name", ["summary.json", "run/settings.json", "run/log.csv", "run/validation.csv"])
@@ -306,6 +375,12 @@ def test_a_card_of_files_that_are_none(name: str, content: bytes, evaluated: Pat
     (tmp_path / "run" / "validation.csv").write_text("0,1,squares,2,0.5,0.6,0.7\n")
     make = lambda: card(tmp_path / "model", [tmp_path / "run"], tmp_path / "summary.json", [tmp_path / "data"])  # noqa: E731
     make()
+    whole = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=str(tmp_path)):
         make()
+    halved = {"run/settings.json": (b'"machine": "m"', b'"machine": "\\ud800"'), "summary.json": (b'"squares"', b'"\\ud800"')}
+    if name in halved:
+        (tmp_path / name).write_bytes(whole.replace(*halved[name]))
+        with pytest.raises(ValueError, match=r"not as it was written \(UnicodeEncodeError\)"):
+            make()

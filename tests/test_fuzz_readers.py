@@ -90,6 +90,13 @@ def test_the_same_number_is_the_same_file(labs: list[Any]) -> None:
         assert len(set(first)) > 2, lab.target.name
 
 
+@pytest.mark.parametrize("name", ["settings", "convert"])
+def test_a_folder_that_is_taken_up_is_its_own_place(name: str, labs: list[Any]) -> None:
+    (lab,) = (lab for lab in labs if lab.target.name == name)
+    tally = lab.run(1)  # of the valid file, which is read in a folder that the command would make
+    assert (tally.accepted, dict(tally.failures)) == (1, {})
+
+
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=60, derandomize=True)
 @given(content=JSON)

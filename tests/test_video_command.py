@@ -23,6 +23,7 @@ from ruac.video import frames as frames_module
 from ruac.video.frames import Clip, open_frames
 from ruac.video.movie import encoder
 from ruac.video.results import PROGRESS, STATE, Results
+from ruac.writing import only_writer
 
 FRAMES, SIZE = 40, (48, 64)
 
@@ -70,6 +71,29 @@ def test_any_frame_of_a_film_can_be_read_in_any_order(film: Path, kept: int, mon
         assert abs(int(opened[i][0, 0, 0]) - (20 + 4 * i)) <= 2
     with pytest.raises(IndexError, match="frames 0 to 39"):
         opened[FRAMES]
+
+
+def test_a_film_that_cannot_be_searched_in_is_read_all_the_same(film: Path, tmp_path: Path) -> None:
+    path = tmp_path / "film.ts"  # has no index
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    opened = open_frames(path)
+    assert len(opened) == FRAMES
+    for i in [*range(FRAMES), 30, 7, 8, 0]:
+        assert abs(int(opened[i][0, 0, 0]) - (20 + 4 * i)) <= 2
+
+
+def test_two_runs_do_not_write_to_one_folder(
+    tiny_model_folder: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ruac.writing.ORPHANS", 0.0)
+    with only_writer(tmp_path / "out"):
+        assert run(film, "--point", "18,24", "--model", tiny_model_folder, "--out", tmp_path / "out") == 2
+    assert "another process is writing there" in capsys.readouterr().err
 
 
 def test_a_film_from_a_telephone_stands_upright(film: Path, tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def read(file: Path) -> dict[str, Any]:
         if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
             raise ValueError("a figure is no number")
         return {"model": str(result["model"]), "machine": str(result["machine"]), "figures": figures}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{file}: no result of ruac bench ({one_line(error)})") from None
 
 

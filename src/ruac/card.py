@@ -55,10 +55,12 @@ def card(model: Path, training: list[Path], summary: Path, data: list[Path]) -> 
             validation += [[str(int(stage) + done), *rest] for stage, *rest in rows]
     with _as_written(training[0]):
         text = [_HEADER.format(megabytes=megabytes), _training([folder.name for folder in training], settings, log, validation)]
+        _require_characters(text)
         weights = {name: float(weight) for name, weight in settings[0]["scenes"]["weights"].items()}
     text.append(_sources(data, weights))
     with _as_written(summary):
         text += [_evaluation(evaluation), _LIMITS]
+        _require_characters(text)
     write_text(model / "README.md", "\n\n".join(text) + "\n")
     print(f"Model card: {model / 'README.md'}")
 
@@ -70,6 +72,12 @@ def _as_written(place: Path) -> Iterator[None]:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise ValueError(one_line(error, f"{place}: not as it was written ({type(error).__name__})")) from None
+
+
+def _require_characters(text: Iterable[str]) -> None:
+    """Raises UnicodeEncodeError for halves of characters, which JSON can hold and a file of text cannot."""
+    for part in text:
+        part.encode()
 
 
 def read_log(path: Path) -> list[LogRow]:

@@ -59,6 +59,6 @@ def _stored(file: Path, wanted: dict[str, Any]) -> Temperatures | None:
     try:
         found = json.loads(file.read_text())
         temperatures = {int(prompts): float(value) for prompts, value in found.pop("temperatures").items()}
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(one_line(error, f"{file}: damaged; delete it")) from None
     return temperatures if found == wanted else None

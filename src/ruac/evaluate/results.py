@@ -36,6 +36,7 @@ PIXEL_MEASURES = (
     "error_rate",
 )
 SAVE_EVERY = 10
+LARGEST = 2**53  # of a measure: none comes near, and sums of so large numbers are still numbers
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Row:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not a row of results ({error})") from error
         measured = [*row.pixels.values(), *(value for values in masks.values() for value in values)]
-        if not all(value is None or type(value) in (int, float) for value in measured):
+        if not all(map(is_measure, measured)):
             raise ValueError("not a row of results (a measure that is no number)")
         if not isinstance(row.id, str) or any(type(i) is not int for i in row.objects):
             raise ValueError("not a row of results (an image or an object without a name)")
@@ -100,6 +101,11 @@ class Row:
             defined = [value for value in values if value is not None]
             masks[key] = math.fsum(defined) / len(defined) if defined else math.nan
         return masks | {key: math.nan if value is None else value for key, value in self.pixels.items()}
+
+
+def is_measure(value: Any) -> bool:
+    """Whether it is a number as measures are, or None, for a measure that is not defined."""
+    return value is None or (type(value) in (int, float) and abs(value) <= LARGEST)
 
 
 def pixel_measures(pool: Pool, method: str, clicks: int) -> dict[str, float]:

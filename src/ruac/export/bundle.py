@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ruac.errors import one_line
+
 FORMAT = "ruac-onnx-1"
 DESCRIPTION, ENCODER, DECODER = "ruac-onnx.json", "encoder.onnx", "decoder.onnx"
 FITS = ("pad", "stretch")
@@ -87,8 +89,8 @@ def read(folder: Path) -> tuple[Bundle, dict[str, bytes]]:
         if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
             raise ValueError(f"not of the format {FORMAT}")
         bundle = _checked(Bundle(**stored))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{file}: {error}; export the model again") from None
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{one_line(error, str(file))}; export the model again") from None
     graphs = {}
     for name in (ENCODER, DECODER):
         if not (folder / name).is_file():

@@ -16,7 +16,7 @@ from ruac.evaluate.bootstrap import bootstrap_means
 from ruac.evaluate.calibration import FILE as TEMPERATURES
 from ruac.evaluate.error_detection import ErrorHistogram
 from ruac.evaluate.pool import REGIONS, Pool
-from ruac.evaluate.results import Row, SetFile, read_results
+from ruac.evaluate.results import Row, SetFile, is_measure, read_results
 from ruac.report.words import PART
 
 SUMMARY = "summary.json"
@@ -279,6 +279,11 @@ def _summary(folder: Path) -> dict[str, Any]:
             raise ValueError("a set whose name and group are no text, or whose images are no number")
         if not isinstance(summary["model"], str) or not isinstance(summary.get("paths") or {}, dict):
             raise ValueError("what was typed is no text")
+        pooled = [part.get("micro") or {} for part in summary["sets"]]
+        if not all(isinstance(each, dict) and all(map(is_measure, each.values())) for each in pooled):
+            raise ValueError("a measure that is no number")
+        if not isinstance(summary.get("max_images"), int | None):
+            raise ValueError("max_images is no number")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not the summary of an evaluation ({error}); evaluate again") from None
     return summary
@@ -303,11 +308,12 @@ def _run(folder: Path, label: str, summary: dict[str, Any]) -> Run:
         raise ValueError(f"{folder}: its sets were measured by different runs; evaluate again into an empty folder")
     if missing := [key for key in WHO if key not in origin]:
         raise ValueError(f"{folder}: results of an older version, which do not say their {missing[0]}; evaluate again")
-    lists = isinstance(origin["clicks"], list) and isinstance(origin["methods"], list)
-    if not lists or [type(n) for n in origin["clicks"]] != [int] * len(origin["clicks"]) or not origin["clicks"]:
+    kinds = isinstance(origin["clicks"], list) and isinstance(origin["methods"], list) and isinstance(origin["noc"], int | None)
+    if not kinds or [type(n) for n in origin["clicks"]] != [int] * len(origin["clicks"]) or not origin["clicks"]:
         raise ValueError(f"{folder}: damaged results, which do not say their clicks and methods; evaluate again")
-    if not all(isinstance(value, str | None) for value in (*origin["methods"], origin["prompts"], origin["suite"])):
-        raise ValueError(f"{folder}: damaged results, with a method or a file that has no name; evaluate again")
+    names = (*origin["methods"], origin["prompts"], origin["suite"], origin["weights"])
+    if not all(isinstance(value, str | None) for value in names):
+        raise ValueError(f"{folder}: damaged results, with a method, a file or weights that have no name; evaluate again")
     return Run(folder, label, summary, origin, files, groups)
 
 

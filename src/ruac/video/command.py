@@ -44,7 +44,7 @@ def video(
         FileNotFoundError: When there is no such video or model.
     """
     from ruac.predict import group, parse_box, parse_point
-    from ruac.writing import require_folder
+    from ruac.writing import only_writer, require_folder
 
     objects = group([parse_point(text) for text in point or []], [parse_box(text) for text in box or []], separate)
     if len(objects) > 254:
@@ -76,11 +76,12 @@ def video(
         "model_sha256": tracker_sha256(predictor.image, predictor.video),
         "both_ways": both_ways,
     }
-    results = Results.open(out, settings)
-    if not results.finished():
-        records = track(predictor, objects, frame, results, both_ways)
-        results.save_track(records, summarise(records))
-        write_movie(frames, records, results)
-        results.seal()
-    results.clear()
+    with only_writer(out):
+        results = Results.open(out, settings)
+        if not results.finished():
+            records = track(predictor, objects, frame, results, both_ways)
+            results.save_track(records, summarise(records))
+            write_movie(frames, records, results)
+            results.seal()
+        results.clear()
     print(f"look at {out / OVERLAY}")

@@ -111,13 +111,7 @@ class Film:
         self.path = path
         self._av = require_av()
         try:
-            # absolute, because FFmpeg takes the start of "12:05.mp4" for the name of a protocol
-            self._container = self._av.open(str(path.absolute()))
-            streams = self._container.streams.video
-            if not streams:
-                raise ValueError("it has no pictures")
-            self._stream = streams[0]
-            self._stream.thread_type = "AUTO"
+            self._open()
             packets = self._container.demux(self._stream)
             self._times = sorted({packet.pts for packet in packets if packet.pts is not None and not packet.is_discard})
             if not self._times:
@@ -132,6 +126,15 @@ class Film:
         self._kept: dict[int, Picture] = {}
         first = self[0]
         self.size = (first.shape[0], first.shape[1])
+
+    def _open(self) -> None:
+        # absolute, because FFmpeg takes the start of "12:05.mp4" for the name of a protocol
+        self._container = self._av.open(str(self.path.absolute()))
+        streams = self._container.streams.video
+        if not streams:
+            raise ValueError("it has no pictures")
+        self._stream = streams[0]
+        self._stream.thread_type = "AUTO"
 
     def __len__(self) -> int:
         return len(self._times)
@@ -150,6 +153,17 @@ class Film:
             # to the last key frame before it
             self._container.seek(self._times[frame], stream=self._stream)
             self._decoded = self._container.decode(self._stream)
+        if not self._decode_to(frame, back):
+            # a film without an index, such as a transport stream, may not be searched in: all that is before it must be read
+            self._container.close()
+            self._open()
+            self._decoded = self._container.decode(self._stream)
+            if not self._decode_to(frame, back):
+                raise ValueError(f"{self.path}: frame {frame} cannot be read: the film is damaged")
+        return self._kept[frame]
+
+    def _decode_to(self, frame: int, back: bool) -> bool:
+        """Whether it comes, with what is before it kept as well on the way back."""
         self._kept = {}
         for decoded in self._decoded:
             place = bisect_left(self._times, decoded.pts)
@@ -157,10 +171,8 @@ class Film:
                 self._keep(place, decoded)
             if place >= frame:
                 self._next = place + 1
-                if place == frame:
-                    return self._kept[frame]
-                break
-        raise ValueError(f"{self.path}: frame {frame} cannot be read: the film is damaged")
+                return place == frame
+        return False
 
     def _keep(self, place: int, decoded: Any) -> None:
         # film from a telephone is stored lying down
