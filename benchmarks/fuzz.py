@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import resource
@@ -81,7 +82,7 @@ def main() -> int:
         tallies: dict[str, Tally] = {}
         for number, target in enumerate(found):
             lab = Lab(target, Path(name) / str(number), options.seed, options.out)
-            tallies[target.name] = tally = lab.run(max(1, round(cases * target.share / total)))
+            tallies[target.name] = tally = lab.run(math.ceil(cases * target.share / total))
             print(
                 f"{target.name:<24}{tally.inputs:>7} inputs {tally.accepted:>6} accepted {tally.refused:>6} refused "
                 f"{tally.failures.total():>5} failed  slowest {tally.slowest:.2f} s",
