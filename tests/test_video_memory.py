@@ -181,8 +181,9 @@ def test_masks_of_several_objects(video: Any, clip: np.ndarray) -> None:
     for number, theirs in alone.items():
         for (_, masks, scores), tracked in zip(theirs.go(1), together, strict=True):
             answer = tracked.objects[number].prediction
-            torch.testing.assert_close(answer.distribution.mean, masks, **CLOSE)
-            assert answer.object_score == pytest.approx(float(torch.sigmoid(scores)), abs=1e-5)
+            # sums of two objects at once are not those of one alone to the last bit, and memory carries that on
+            torch.testing.assert_close(answer.distribution.mean, masks, rtol=1e-4, atol=1e-4)
+            assert answer.object_score == pytest.approx(float(torch.sigmoid(scores)), abs=1e-4)
     assert "_use_mask_as_output" not in vars(video)  # the model is as it was
 
 
