@@ -10,9 +10,12 @@ import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 
+from ruac.app.samples import samples
+from ruac.data.image import read_image
 from ruac.families.nano import NanoConfig
 from ruac.heads import ExactHead
 from ruac.model import RuacConfig, RuacModel
+from ruac.predictor import Predictor
 
 # a busy machine is no failure
 settings.register_profile("no deadline", deadline=None)
@@ -50,6 +53,21 @@ def tiny_model_folder(tiny_model: RuacModel, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("tiny_model")
     tiny_model.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def sample_predictor() -> Predictor:
+    """The embedded model, with the first sample of `ruac app`."""
+    predictor = Predictor("nano")
+    predictor.set_image(samples()[0].path)
+    return predictor
+
+
+@pytest.fixture(scope="session")
+def sample_size() -> tuple[int, int]:
+    """Of the first sample of `ruac app`: width, height."""
+    height, width, _ = read_image(samples()[0].path).shape
+    return width, height
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from ruac.app.models import Models
-from ruac.app.samples import samples
 from ruac.app.serving import running
-from ruac.data.image import read_image
 from ruac.predictor import Predictor
 
 
@@ -29,20 +27,6 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    predictor = Predictor("nano")
-    predictor.set_image(samples()[0].path)
-    return predictor
-
-
-@pytest.fixture(scope="module")
-def size() -> tuple[int, int]:
-    """Of the first sample: width, height."""
-    height, width, _ = read_image(samples()[0].path).shape
-    return width, height
-
-
 def scaled(layer: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(Image.fromarray(layer).resize((width, height)))
 
@@ -50,11 +34,11 @@ def scaled(layer: np.ndarray, width: int, height: int) -> np.ndarray:
 # ---- clicks
 
 
-def test_a_click_shows_the_mask_where_it_is(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_a_click_shows_the_mask_where_it_is(page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]) -> None:
     open_sample(page)
     before = screen(page)
-    click(page, *OBJECT, size)
-    truth = predictor.predict([OBJECT], [1])
+    click(page, *OBJECT, sample_size)
+    truth = sample_predictor.predict([OBJECT], [1])
     assert np.array_equal(mask_of(page), truth.masks[0])
     # and on the screen: with the mask alone, opaque, all of it is blue and nothing else is
     page.get_by_label("Uncertainty", exact=True).uncheck()
@@ -71,10 +55,12 @@ def test_a_click_shows_the_mask_where_it_is(page: Page, predictor: Predictor, si
     assert (np.abs(after - before).max(2) < 12)[clear & ~inside].mean() > 0.99
 
 
-def test_the_suggested_click_is_marked_taken_and_undone(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_the_suggested_click_is_marked_taken_and_undone(
+    page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]
+) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
-    first = predictor.predict([OBJECT], [1])
+    click(page, *OBJECT, sample_size)
+    first = sample_predictor.predict([OBJECT], [1])
     suggested = Predictor.next_click(first)
     marker = page.locator("svg circle.ask")
     assert (float(marker.get_attribute("cx") or 0), float(marker.get_attribute("cy") or 0)) == (
@@ -85,7 +71,7 @@ def test_the_suggested_click_is_marked_taken_and_undone(page: Page, predictor: P
     page.get_by_role("button", name="Take it").click()
     settle(page)
     words = [OBJECT, (suggested.x, suggested.y)], [1, suggested.label]
-    second = predictor.predict(*words, mask_input=first.low_res_logits[0])
+    second = sample_predictor.predict(*words, mask_input=first.low_res_logits[0])
     assert np.array_equal(mask_of(page), second.masks[0])
     expect(page.locator(".status")).to_contain_text("2 clicks")
     page.get_by_role("button", name="Undo").click()
@@ -97,47 +83,49 @@ def test_the_suggested_click_is_marked_taken_and_undone(page: Page, predictor: P
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
-def test_background_by_right_click_and_by_the_switch(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_background_by_right_click_and_by_the_switch(
+    page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]
+) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
-    first = predictor.predict([OBJECT], [1])
-    second = predictor.predict([OBJECT, (40, 300)], [1, 0], mask_input=first.low_res_logits[0])
-    click(page, 40, 300, size, "right")
+    click(page, *OBJECT, sample_size)
+    first = sample_predictor.predict([OBJECT], [1])
+    second = sample_predictor.predict([OBJECT, (40, 300)], [1, 0], mask_input=first.low_res_logits[0])
+    click(page, 40, 300, sample_size, "right")
     assert np.array_equal(mask_of(page), second.masks[0])
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("radio", name="Background").click()
-    click(page, 40, 300, size)
+    click(page, 40, 300, sample_size)
     assert np.array_equal(mask_of(page), second.masks[0])
 
 
-def test_a_box_is_dragged(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_a_box_is_dragged(page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]) -> None:
     open_sample(page)
     page.get_by_role("radio", name="Box").click()
-    page.mouse.move(*place(page, 120, 60, size))
+    page.mouse.move(*place(page, 120, 60, sample_size))
     page.mouse.down()
-    page.mouse.move(*place(page, 200, 200, size))
-    page.mouse.move(*place(page, 400, 420, size))
+    page.mouse.move(*place(page, 200, 200, sample_size))
+    page.mouse.move(*place(page, 400, 420, sample_size))
     page.mouse.up()
     settle(page)
     box = [float(page.locator("svg rect.box:not(.under)").get_attribute(name) or "nan") for name in ("x", "y", "width", "height")]
     corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
     assert corners == pytest.approx([120.5, 60.5, 400.5, 420.5], abs=1)
-    truth = predictor.predict(box=corners)
+    truth = sample_predictor.predict(box=corners)
     assert (mask_of(page) != truth.masks[0]).mean() < 1e-3
 
 
-def test_clicks_in_quick_succession_all_count(page: Page, size: tuple[int, int]) -> None:
+def test_clicks_in_quick_succession_all_count(page: Page, sample_size: tuple[int, int]) -> None:
     open_sample(page)
     for x in (230, 250, 270):
-        page.mouse.click(*place(page, x, 230, size))
+        page.mouse.click(*place(page, x, 230, sample_size))
     expect(page.locator(".status")).to_contain_text("3 clicks", timeout=PATIENCE)
     expect(page.locator("svg circle.plus")).to_have_count(3)
 
 
-def test_candidates_are_listed_and_chosen(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_candidates_are_listed_and_chosen(page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
-    three = predictor.predict([OBJECT], [1], multimask_output=True)
+    click(page, *OBJECT, sample_size)
+    three = sample_predictor.predict([OBJECT], [1], multimask_output=True)
     cells = page.locator(".masks tbody td").all_text_contents()
     assert [cell for i, cell in enumerate(cells) if i % 4 == 1] == [f"{score:.2f}" for score in three.iou]
     assert [cell for i, cell in enumerate(cells) if i % 4 == 2] == [f"{score:.2f}" for score in three.expected_iou]
@@ -146,9 +134,11 @@ def test_candidates_are_listed_and_chosen(page: Page, predictor: Predictor, size
     assert np.array_equal(mask_of(page), three.masks[2])
 
 
-def test_words_are_computed_and_layers_are_switched(page: Page, predictor: Predictor, size: tuple[int, int]) -> None:
+def test_words_are_computed_and_layers_are_switched(
+    page: Page, sample_predictor: Predictor, sample_size: tuple[int, int]
+) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     expect(page.locator(".legend tbody tr").last).to_contain_text("pixels here is likely wrong")
     expect(page.locator(".summary")).to_contain_text("of the mask, one in or around it is likely wrong")
     probability = page.locator('.layer[data-layer="probability"]')
@@ -158,14 +148,14 @@ def test_words_are_computed_and_layers_are_switched(page: Page, predictor: Predi
     expect(probability).to_be_visible()
     expect(probability).to_have_css("opacity", "0.25")
     band = shown(page, "band")[..., 3] > 0
-    error = predictor.predict([OBJECT], [1]).expected_error[0]
+    error = sample_predictor.predict([OBJECT], [1]).expected_error[0]
     assert error[band].sum() >= 0.9 * error.sum()
     assert error[band].min() > error[~band].max()
 
 
-def test_every_layer_is_seen_beside_the_others(page: Page, size: tuple[int, int]) -> None:
+def test_every_layer_is_seen_beside_the_others(page: Page, sample_size: tuple[int, int]) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     names = "Probability", "Mask", "Uncertainty", "Error band"
     for name in names:
         page.get_by_label(name, exact=True).check()
@@ -207,15 +197,15 @@ def test_every_layer_is_seen_beside_the_others(page: Page, size: tuple[int, int]
     ],
 )
 def test_a_request_that_fails_is_told_and_the_page_goes_on(
-    page: Page, size: tuple[int, int], status: int | None, body: str, words: str
+    page: Page, sample_size: tuple[int, int], status: int | None, body: str, words: str
 ) -> None:
     open_sample(page)
     asked = "**/component_server/**"
     page.route(asked, lambda route: route.fulfill(status=status, body=body) if status else route.abort())
-    page.mouse.click(*place(page, *OBJECT, size))
+    page.mouse.click(*place(page, *OBJECT, sample_size))
     expect(page.get_by_role("alert")).to_contain_text(words, timeout=PATIENCE)
     page.unroute(asked)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 1 click")
     expect(page.locator(".error")).to_be_hidden()
 
@@ -230,7 +220,9 @@ def test_the_page_says_what_it_is_and_shows_itself_in_no_other(page: Page, addre
 # ---- people
 
 
-def test_two_people_do_not_see_each_others_picture(browser: Browser, page: Page, address: str, size: tuple[int, int]) -> None:
+def test_two_people_do_not_see_each_others_picture(
+    browser: Browser, page: Page, address: str, sample_size: tuple[int, int]
+) -> None:
     open_sample(page, 0)
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     other = context.new_page()
@@ -238,20 +230,20 @@ def test_two_people_do_not_see_each_others_picture(browser: Browser, page: Page,
     choose(other, "mine.png", png(Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 120, 3), np.uint8))))
     expect(other.locator(".photo")).to_be_visible(timeout=PATIENCE)
     settle(other)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     click(other, 60, 40, (120, 90))
     expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 1 click")
     expect(other.locator(".status")).to_have_text("mine.png: 1 click")
-    assert mask_of(page).shape == size[::-1]
+    assert mask_of(page).shape == sample_size[::-1]
     assert mask_of(other).shape == (90, 120)
     mine = page.locator(".photo").get_attribute("src")
     assert mine != other.locator(".photo").get_attribute("src")
-    click(page, 40, 300, size, "right")
+    click(page, 40, 300, sample_size, "right")
     expect(other.locator("svg circle.minus")).to_have_count(0)
     context.close()
 
 
-def test_all_works_with_the_keyboard(page: Page, size: tuple[int, int]) -> None:
+def test_all_works_with_the_keyboard(page: Page, sample_size: tuple[int, int]) -> None:
     page.locator(".samples button").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator(".photo")).to_be_visible(timeout=PATIENCE)
@@ -261,10 +253,10 @@ def test_all_works_with_the_keyboard(page: Page, size: tuple[int, int]) -> None:
     page.keyboard.press("ArrowUp")
     page.keyboard.press("Enter")
     expect(page.locator(".status")).to_contain_text("1 click", timeout=PATIENCE)
-    step = round(max(size) / 100)
+    step = round(max(sample_size) / 100)
     plus = page.locator("svg circle.plus")
-    assert float(plus.get_attribute("cx") or 0) == size[0] // 2 + 0.5
-    assert float(plus.get_attribute("cy") or 0) == size[1] // 2 - step + 0.5
+    assert float(plus.get_attribute("cx") or 0) == sample_size[0] // 2 + 0.5
+    assert float(plus.get_attribute("cy") or 0) == sample_size[1] // 2 - step + 0.5
     page.keyboard.press("t")
     expect(page.locator(".status")).to_contain_text("2 clicks", timeout=PATIENCE)
     page.keyboard.press("Control+z")
@@ -284,12 +276,12 @@ def test_all_works_with_the_keyboard(page: Page, size: tuple[int, int]) -> None:
     expect(page.get_by_role("radio", name="Background")).to_have_attribute("aria-checked", "true")
 
 
-def test_the_page_fits_a_phone_and_a_tap_clicks(browser: Browser, address: str, size: tuple[int, int]) -> None:
+def test_the_page_fits_a_phone_and_a_tap_clicks(browser: Browser, address: str, sample_size: tuple[int, int]) -> None:
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, device_scale_factor=2)
     page = context.new_page()
     page.goto(address)
     open_sample(page)
-    page.touchscreen.tap(*place(page, *OBJECT, size))
+    page.touchscreen.tap(*place(page, *OBJECT, sample_size))
     settle(page)
     expect(page.locator(".suggest")).to_be_visible(timeout=PATIENCE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

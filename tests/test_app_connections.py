@@ -16,11 +16,12 @@ from starlette.types import Message, Scope
 
 import ruac.app.flow as flow
 import ruac.serve.connection as connection_module
-from ruac.app.flow import HEADERS, PIECE, Incoming, Outgoing, RefusedError
+from ruac.app.flow import HEADERS, Incoming, Outgoing, RefusedError
 from ruac.app.guard import UPLOAD
 from ruac.app.models import Models
 from ruac.app.server import MOST_CONNECTIONS, Server
 from ruac.app.serving import running
+from ruac.serve.bounded import PIECE
 
 MOST, HEAD, SILENCE = 20, 1.0, 2.0
 

@@ -19,7 +19,6 @@ from pycocotools.coco import COCO
 from ruac.app.models import Models
 from ruac.app.samples import samples
 from ruac.app.serving import MAX_FILE, running
-from ruac.data.image import read_image
 from ruac.predictor import Predictor
 
 HUB = "nobody/no-such-model"
@@ -53,20 +52,6 @@ def page(browser: Browser, address: str) -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    predictor = Predictor("nano")
-    predictor.set_image(samples()[0].path)
-    return predictor
-
-
-@pytest.fixture(scope="module")
-def size() -> tuple[int, int]:
-    """Of the first sample: width, height."""
-    height, width, _ = read_image(samples()[0].path).shape
-    return width, height
-
-
 # ---- uploads
 
 
@@ -88,9 +73,9 @@ def test_a_rotated_upload_is_seen_the_right_way_up(page: Page) -> None:
     expect(page.locator(".suggest")).to_be_visible()
 
 
-def test_broken_and_huge_uploads_are_told_and_what_was_open_stays(page: Page, size: tuple[int, int]) -> None:
+def test_broken_and_huge_uploads_are_told_and_what_was_open_stays(page: Page, sample_size: tuple[int, int]) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     before = mask_of(page)
     broken = png(Image.new("RGB", (300, 200), "red"))
     for name, content, message in (
@@ -114,7 +99,7 @@ def test_broken_and_huge_uploads_are_told_and_what_was_open_stays(page: Page, si
         ["fat.png", MAX_FILE + 1],
     )
     expect(page.get_by_role("alert")).to_have_text("fat.png: over the limit of 64 MB; scale the picture down", timeout=PATIENCE)
-    click(page, 40, 300, size, "right")
+    click(page, 40, 300, sample_size, "right")
     expect(page.locator(".status")).to_have_text("grace_hopper.jpg: 2 clicks")
     expect(page.locator(".error")).to_be_hidden()
     open_sample(page, 1)
@@ -132,10 +117,10 @@ def test_an_upload_for_which_there_is_no_room_is_told(page: Page) -> None:
 # ---- downloads
 
 
-def test_downloads_open(page: Page, predictor: Predictor, size: tuple[int, int], tmp_path: Path) -> None:
+def test_downloads_open(page: Page, sample_predictor: Predictor, sample_size: tuple[int, int], tmp_path: Path) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
-    truth = predictor.predict([OBJECT], [1])
+    click(page, *OBJECT, sample_size)
+    truth = sample_predictor.predict([OBJECT], [1])
     files = {}
     for button in page.locator(".files button").all():
         with page.expect_download(timeout=PATIENCE) as download:
@@ -162,9 +147,11 @@ def test_downloads_open(page: Page, predictor: Predictor, size: tuple[int, int],
 # ---- models
 
 
-def test_a_hub_out_of_reach_is_told_and_a_model_of_this_disk_answers(page: Page, size: tuple[int, int], checkpoint: str) -> None:
+def test_a_hub_out_of_reach_is_told_and_a_model_of_this_disk_answers(
+    page: Page, sample_size: tuple[int, int], checkpoint: str
+) -> None:
     open_sample(page)
-    click(page, *OBJECT, size)
+    click(page, *OBJECT, sample_size)
     chooser = page.locator(".model select")
     before = shown(page)
     chooser.select_option(HUB)

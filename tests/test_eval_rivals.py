@@ -10,6 +10,7 @@ from families import shaken
 from squares import write_set
 
 from ruac.adapter import save_head
+from ruac.checksums import sha256_of
 from ruac.cli import WRONG_USE, main
 from ruac.evaluate.command import evaluate
 from ruac.evaluate.pool import Pool
@@ -55,7 +56,7 @@ def test_rivals_and_an_ensemble_are_judged_on_the_masks_of_the_model_and_reporte
     assert main([*words, "--out", str(out), "--rivals", str(file), "--ensemble", str(other)]) == 0
     origin = read_results(main_path(out, "squares")).origin
     assert origin["methods"] == ["head", "plain", "dropout", "ensemble"]
-    assert origin["rivals"] == {"dropout": store.sha256(file)}
+    assert origin["rivals"] == {"dropout": sha256_of(file)}
     assert origin["ensemble"] == [weights_sha256(load(other))]
     assert origin["weights"] == weights_sha256(tiny_model)
     measures, before = (summary_of(folder)["sets"][0]["measures"] for folder in (out, tmp_path / "without"))
@@ -71,7 +72,7 @@ def test_rivals_and_an_ensemble_are_judged_on_the_masks_of_the_model_and_reporte
 
     report([out], tmp_path / "report")
     page = (tmp_path / "report" / "report.md").read_text()
-    assert store.sha256(file) in page
+    assert sha256_of(file) in page
     assert weights_sha256(load(other)) in page
     assert f"--methods head,plain --rivals {file} --ensemble {other} --out" in page
 

@@ -28,6 +28,7 @@ from ruac.exchange.server import hostname
 from ruac.model import RuacModel
 from ruac.predictor import Predictor
 from ruac.serve import gate as gate_module
+from ruac.serve.bounded import PIECE
 from ruac.serve.engine import Engine
 from ruac.serve.gate import Door
 from ruac.serve.lane import BusyError, Lane
@@ -453,7 +454,7 @@ def test_client_that_does_not_take_its_answer_loses_its_place(tmp_path: Path) ->
     state = {"abort": lambda: aborted.append(len(pieces))}
     scope = {"type": "http", "method": "POST", "path": "/images/x/predict", "headers": headers, "state": state}
     asyncio.run(gate(scope, receive, send))
-    assert pieces == [0, gate_module.PIECE, gate_module.PIECE]
+    assert pieces == [0, PIECE, PIECE]
     assert aborted == [3]
     assert (door.inside, door.count.accepted, door.count.answered, door.count.gone) == (0, 1, 0, 1)
 

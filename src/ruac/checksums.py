@@ -13,7 +13,7 @@ FILE = "SHA256SUMS"
 def write(folder: Path) -> None:
     """Checksums of the weights and the configuration in a folder, in the format of the tool `sha256sum`."""
     files = [path for path in sorted(folder.iterdir()) if _counts(path)]
-    lines = [f"{_sha256(path)}  {path.name}\n" for path in files]
+    lines = [f"{sha256_of(path)}  {path.name}\n" for path in files]
     write_whole(folder / FILE, "".join(lines).encode())
 
 
@@ -28,7 +28,7 @@ def verify(folder: Path) -> None:
     for line in lines:
         expected, _, name = line.partition("  ")
         path = folder / Path(name).name
-        if _counts(path) and path.is_file() and _sha256(path) != expected:
+        if _counts(path) and path.is_file() and sha256_of(path) != expected:
             raise ValueError(f"{path}: changed since it was written (its SHA-256 is not that in {FILE}); get a fresh copy")
 
 
@@ -36,6 +36,7 @@ def _counts(path: Path) -> bool:
     return path.suffix == ".safetensors" or path.name == "config.json"
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Of a file's content, in hexadecimal digits. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

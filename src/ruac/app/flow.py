@@ -10,12 +10,11 @@ from http import HTTPStatus
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Receive, Scope, Send
 
-SILENCE, PACE = (
-    30.0,
-    16 * 1024,
-)  # seconds that a body may take whatever its length, and bytes a second that it has to come at then
+from ruac.serve.bounded import send_in_pieces
+
+SILENCE = 30.0  # seconds that a body may take whatever its length
+PACE = 16 * 1024  # bytes a second that it has to come at then
 TAKE = 60.0  # seconds that the client may take for one piece of an answer
-PIECE = 256 * 1024  # bytes of an answer that are sent at once
 # the page shows itself in no frame of others, and no upload is taken for a script
 HEADERS = {"X-Frame-Options": "SAMEORIGIN", "X-Content-Type-Options": "nosniff"}
 
@@ -62,16 +61,6 @@ class Outgoing:
             MutableHeaders(scope=message).update(HEADERS)
         try:
             async with asyncio.timeout(TAKE):
-                await self._pass_on(message)
+                await send_in_pieces(self._send, message)
         except TimeoutError:
             self._scope["state"]["abort"]()
-
-    async def _pass_on(self, message: Message) -> None:
-        if message["type"] != "http.response.body":
-            await self._send(message)
-            return
-        # of what is sent in one piece the server would keep all that the client has not taken yet, and call the answer complete
-        body, more = message.get("body", b""), message.get("more_body", False)
-        for start in range(0, len(body) or 1, PIECE):
-            rest = more or start + PIECE < len(body)
-            await self._send({"type": message["type"], "body": body[start : start + PIECE], "more_body": rest})

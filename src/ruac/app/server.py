@@ -2,43 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from socket import socket
 from threading import Thread
 
-import uvicorn
 from starlette.types import ASGIApp
 
-from ruac.serve.connection import IDLE, Connection, calm, watch
-from ruac.serve.settings import BACKLOG, BATCH
+from ruac.serve.bounded import BoundedServer
 
 MOST_CONNECTIONS = 400  # where there are twice as many descriptors
 GRACE = 2  # seconds that answers under way have at the end
 POLL = 0.02  # seconds
 
 
-class Server(uvicorn.Server):
+class Server(BoundedServer):
     """Of an application on a socket that is bound already; name: of its thread."""
 
     def __init__(self, app: ASGIApp, listener: socket, name: str):
-        class Limited(Connection):
-            most = _most()
-
-        super().__init__(
-            uvicorn.Config(
-                app,
-                http=Limited,
-                ws="none",
-                log_level="critical",  # an error a request is what clients could fill the log with
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=int(IDLE),
-                backlog=BATCH,
-                timeout_graceful_shutdown=GRACE,
-            )
-        )
-        self._listener = listener
+        super().__init__(app, listener, _most(), GRACE, "critical")
         self._thread = Thread(target=self.run, args=([listener],), name=name, daemon=True)
 
     def start(self) -> None:
@@ -52,12 +33,6 @@ class Server(uvicorn.Server):
     def join(self, seconds: float) -> None:
         """Wait so long at most until it has ended, with all that worked for it."""
         self._thread.join(seconds)
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        asyncio.get_running_loop().set_exception_handler(calm())
-        await super().startup(sockets)
-        self._listener.listen(BACKLOG)  # the event loop has set it to how many it takes at once
-        self._watching = asyncio.create_task(watch(self.server_state.connections))
 
 
 def _most() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ruac.checksums import sha256_of
 from ruac.data.folder import IGNORE, IMAGE_SUFFIXES, object_ids, read_mask
 from ruac.data.image import read_image
 from ruac.data.sheet import Tile, contact_sheet
@@ -95,7 +95,5 @@ def _names(root: Path, images: Sequence[Path], masks: dict[str, Path]) -> list[s
 
 
 def _duplicate(path: Path, seen: dict[str, Path]) -> list[str]:
-    with path.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    first = seen.setdefault(content, path)
+    first = seen.setdefault(sha256_of(path), path)
     return [] if first == path else [f"{path}: the same picture as {first}"]

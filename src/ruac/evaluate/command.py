@@ -9,6 +9,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from ruac.checksums import sha256_of
 from ruac.data.folder import FolderSet, find_sets
 from ruac.errors import WorkError
 from ruac.evaluate import baselines
@@ -26,7 +27,6 @@ from ruac.rivals.ensemble import NAME as ENSEMBLE
 from ruac.rivals.ensemble import ensemble as ensemble_of
 from ruac.rivals.ensemble import members
 from ruac.rivals.registry import open_rivals
-from ruac.rivals.store import sha256
 from ruac.writing import only_writer
 
 
@@ -154,7 +154,7 @@ def _with_others(study: Study, model: RuacModel, files: Sequence[Path], paths: S
     Raises ValueError and FileNotFoundError for what does not fit or is not there.
     """
     fitted = open_rivals(model, files)
-    hashes = {name: sha256(file) for name, file in zip(fitted, files, strict=True)}
+    hashes = {name: sha256_of(file) for name, file in zip(fitted, files, strict=True)}
     together = members(model, paths) if paths else []
     return replace(
         study,

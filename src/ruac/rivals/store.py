@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,6 @@ class Stored:
     method: str
     tensors: Mapping[str, Tensor]
     facts: Mapping[str, str]
-
-
-def sha256(file: Path) -> str:
-    """Of the whole file."""
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write(file: Path, stored: Stored, model: RuacModel) -> Path:

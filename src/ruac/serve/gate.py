@@ -15,12 +15,12 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ruac.exchange.server import hostname, is_loopback
+from ruac.serve.bounded import send_in_pieces
 from ruac.serve.metrics import Metrics
 from ruac.serve.settings import MAX_JSON, MIB, Deadline, Settings
 
 ENDPOINTS = re.compile(r"/(?:images(?:/[^/]*/(?P<verb>predict|everything))?|(?P<other>health|metrics|openapi\.json))")
 JSON = re.compile(r"application/json(?:\s*;.*)?", re.IGNORECASE)
-PIECE = 256 * 1024  # bytes of an answer that are sent at once
 MULTIPART_FRAME = 64 * 1024  # bytes around the file
 
 
@@ -137,22 +137,12 @@ class _Sent:
         try:
             # the head as well: before it goes what is left of the answer to an earlier request
             async with asyncio.timeout(self._timeout):
-                await self._pass_on(message)
+                await send_in_pieces(self._send, message)
+                self.whole = message["type"] == "http.response.body" and not message.get("more_body", False)
         except TimeoutError:
             self.late = True
             self._abort()
             await asyncio.sleep(0)  # now it is known that nobody is there, and the rest goes nowhere
-
-    async def _pass_on(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await self._send(message)
-            return
-        body, more = message.get("body", b""), message.get("more_body", False)
-        # of what is sent in one piece the server would keep all that the client has not taken yet, and the place would be free
-        for start in range(0, len(body) or 1, PIECE):
-            rest = more or start + PIECE < len(body)
-            await self._send({"type": message["type"], "body": body[start : start + PIECE], "more_body": rest})
-        self.whole = not more
 
 
 class _Body:

@@ -8,7 +8,6 @@ made, and state.safetensors, what the next frames depend on. No name depends on 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ruac.checksums import sha256_of
 from ruac.label.coco import palette
 from ruac.output import UNCERTAINTY_SCALE, encode_uncertainty
 from ruac.writing import TEMPORARY, write_whole
@@ -83,13 +83,13 @@ class Results:
         sums = {name: digest for digest, _, name in lines}
         for name in self._names():
             path = self.out / name
-            if not path.is_file() or _sha256(path) != sums.get(name):
+            if not path.is_file() or sha256_of(path) != sums.get(name):
                 raise ValueError(f"{path}: not what the run left there; name another folder with --out, or remove {self.out}")
         return True
 
     def seal(self) -> None:
         """The run has come to its end. Raises FileNotFoundError when something is missing."""
-        lines = [f"{_sha256(self.out / name)}  {name}\n" for name in self._names()]
+        lines = [f"{sha256_of(self.out / name)}  {name}\n" for name in self._names()]
         write_whole(self.out / SUMS, "".join(lines).encode())
 
     def _names(self) -> list[str]:
@@ -156,11 +156,6 @@ class Results:
         """Remove what only an unfinished run needs."""
         for name in (STATE, PROGRESS):
             (self.out / name).unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def line_of(record: Record) -> str:
