@@ -116,10 +116,13 @@ def devices() -> Finding:
 
 def model_and_click(model: str, device: str) -> Iterator[Finding]:
     """Are the files of the model what was written, is a calibration beside them theirs, and does the model answer?"""
+    from transformers.utils import logging
+
     from ruac.calibrate.bounds import Guarantee
     from ruac.loading import load
     from ruac.model import weights_sha256
 
+    logging.disable_progress_bar()
     try:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
