@@ -1,12 +1,12 @@
 """What each part of the recipe adds: the variants of the paper's table, trained alike, on one page.
 
-    python benchmarks/ablation.py --out runs/ablation            # two hours on two cores; goes on where it was stopped
+    python benchmarks/ablation.py --out runs/ablation            # an hour and a half on two cores; goes on where it was stopped
     python benchmarks/ablation.py --out /tmp/quick --quick       # three variants, two steps, under 50 s: does it run?
 
 Every variant starts from the embedded model's masks, its head from the beginning, and sees the same pictures and clicks for the same
-number of steps, whatever a step costs: as many as one of the seeds whose mean ships. Variants of the head leave all masks as they
-are. `plain` and `lora` train masks and are judged by the entropy of their own logits. The page is written by `ruac report --ablation`.
-The last line is one JSON object, with the command that makes the page again.
+number of steps, whatever a step costs: fewer than the shipped model's. Variants of the head leave all masks as they are. `plain` and
+`lora` train masks and are judged by the entropy of their own logits. The page is written by `ruac report --ablation`. The last line is
+one JSON object, with the command that makes the page again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from commands import evaluate, model_without_head, run
 from ruac.machine import describe_machine
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-STEPS, IMAGES, OBJECTS = 450, 6, 4  # of training, those of nano-ruac.yaml; of each set, and of an image, in the evaluation
+STEPS, IMAGES, OBJECTS = 200, 6, 4  # of training; of each set, and of an image, in the evaluation
 
 
 @dataclass(frozen=True)

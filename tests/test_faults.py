@@ -7,7 +7,6 @@ other files test already are listed in docs/hardening.md.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,18 +16,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty import Disk, files, leftovers, mounted
 from PIL import Image
 from squares import write_set
 
 import ruac.writing
 from ruac.cli import main
-from ruac.writing import only_writer, write_whole
+from ruac.writing import naming, only_writer, write_whole
 
 Words = Callable[[Path], list[str]]
 IMAGES = 12
-FULL = 24 * 1024  # bytes that are left on a disk that is almost full
-# what depends on the time, on where the results lie, or has its metadata in any order
-CHANGING = ("log.csv", "settings.json", "summary.json", "summary.md", "review.html", "labels.json", "checkpoint.safetensors")
 RESULTS = ("predict", "label", "eval", "convert", "train")
 
 
@@ -94,44 +91,10 @@ def words(inputs: Path, tiny_model_folder: Path, tmp_path: Path) -> Callable[[st
     return lambda name: commands[name]
 
 
-class Disk:
-    """A file system of its own, in memory."""
-
-    def __init__(self, place: Path, megabytes: int):
-        place.mkdir()
-        self.place = place
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(place)], check=True, capture_output=True)
-
-    def fill(self, left: int = FULL) -> Path:
-        """Leave so many bytes; returns the file that takes the room."""
-        filler = self.place / "filler"
-        state = os.statvfs(self.place)
-        with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_frsize - left)
-        return filler
-
-    def read_only(self) -> None:
-        subprocess.run(["mount", "-o", "remount,ro", str(self.place)], check=True)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    try:
-        found = Disk(tmp_path / "disk", 256)  # a checkpoint takes 32, and is written beside the one before
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("file systems cannot be mounted here")
-    yield found
-    subprocess.run(["umount", "--lazy", str(found.place)], check=True)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Without those that differ from run to run."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in CHANGING)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-
-
-def leftovers(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.name.endswith((".tmp", ".partial"))]
+    with mounted(tmp_path / "disk") as found:
+        yield found
 
 
 @pytest.mark.parametrize("command", RESULTS)
@@ -143,6 +106,7 @@ def test_a_full_disk_is_told_in_a_line_and_the_work_goes_on_when_there_is_room(
     assert main(type_for(out)) == 1
     told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("ruac: ") or "No space left" in line]
     assert told[0].startswith("ruac: ")
+    assert all(str(out) in line for line in told if "No space left on device" in line)
     assert "No space left on device" in "\n".join(told)
     assert leftovers(out) == []
     # but those that grow
@@ -152,6 +116,12 @@ def test_a_full_disk_is_told_in_a_line_and_the_work_goes_on_when_there_is_room(
     assert kept.items() <= files(out).items()
     assert main(type_for(tmp_path / "whole")) == 0
     assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_full_disk_under_a_file_that_grows_is_told_with_its_name() -> None:
+    path = Path("/dev/full")
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"), naming(path), path.open("a") as file:
+        file.write("a line")
 
 
 @pytest.mark.parametrize("command", RESULTS)

@@ -5,6 +5,10 @@ class WorkError(Exception):
     """Some of the work could not be done; what could is done. The message, of a line each failure, is for people."""
 
 
+class RoomError(WorkError):
+    """A disk is full, or takes nothing: no fault of the work, which can go on once it does."""
+
+
 LONGEST = 1000  # characters of a message: libraries repeat whatever a file holds
 
 

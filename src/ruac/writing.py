@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 ORPHANS = 8.0  # seconds that a killed run's own workers may take to notice and end
@@ -25,18 +25,12 @@ def only_writer(out: Path) -> Iterator[None]:
     Raises ValueError when somebody else does. Where the system or the file system has no such locks there is none.
     """
     out.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
-    give_up = time.monotonic() + ORPHANS
-    try:
-        with suppress(OSError):  # a file system without locks
+    with ExitStack() as held:
+        give_up = time.monotonic() + ORPHANS
+        with suppress(OSError):  # no such locks
             while True:
                 try:
-                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    held.enter_context(locked(out))
                     break
                 except BlockingIOError:
                     if time.monotonic() > give_up:
@@ -45,15 +39,45 @@ def only_writer(out: Path) -> Iterator[None]:
                         ) from None
                     time.sleep(0.2)
         yield
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """No file stays of the lock, and a kill ends it.
+
+    Raises BlockingIOError when somebody else holds it, another OSError where the system or the file system has none.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        raise OSError("no locks") from None
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
     finally:
-        os.close(folder)
+        os.close(opened)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError that names no file, as that of a full disk, names this one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """The file appears with all its content or, after an error or an interruption, not at all."""
+    """The file appears with all its content or, after an error or an interruption, not at all. Raises OSError naming it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        # it named none, or the temporary one
+        raise OSError(error.errno, error.strerror, str(path)) from error

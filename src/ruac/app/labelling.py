@@ -6,7 +6,8 @@ import html
 import secrets
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import gradio as gr
@@ -17,6 +18,7 @@ from ruac.data.layout import name_of
 from ruac.errors import WorkError
 from ruac.label.command import label
 from ruac.output import output_names
+from ruac.serve.problems import DISK
 
 MOST_PICTURES = 200  # uploaded at once
 UPLOADED, ALLOWED = "pictures that I upload", "the folder on the server"
@@ -70,7 +72,7 @@ class Labelling:
             raise gr.Error("there is no room left for results; try again in half an hour", print_exception=False)
         told = [*(uploads or []), *([prompts] if prompts else [])]
         self._room.use(map(Path, told))
-        with tempfile.TemporaryDirectory(dir=self._room.work) as work:
+        with _disk_reported(), tempfile.TemporaryDirectory(dir=self._room.work) as work:
             out = Path(work)
             try:
                 said = self._label(place, uploads or [], what, prompts, budget, model, out)
@@ -82,7 +84,12 @@ class Labelling:
                 raise gr.Error(message, print_exception=False) from None
             page = (out / "labels" / "review.html").read_text(encoding="utf-8")
             # whoever knows the address may download it
-            archive = shutil.make_archive(str(self._room.files / secrets.token_hex(16) / "labels"), "zip", out / "labels")
+            shelf = self._room.files / secrets.token_hex(16)
+            try:
+                archive = shutil.make_archive(str(shelf / "labels"), "zip", out / "labels")
+            except OSError:
+                shutil.rmtree(shelf, ignore_errors=True)  # half of one
+                raise
         # in a box of its own: its script reaches nothing of this page
         frame = (
             f'<iframe title="Review of the masks" sandbox="allow-scripts allow-downloads" srcdoc="{html.escape(page)}"></iframe>'
@@ -106,6 +113,17 @@ class Labelling:
             heading, *lines = str(error).replace(f"{pictures}/", "").splitlines()
             return "\n".join([heading, "", *(f"- `{line}`" for line in lines)])
         return ""
+
+
+@contextmanager
+def _disk_reported() -> Iterator[None]:
+    """Raises gr.Error where the disk takes nothing, without the paths on it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise gr.Error(f"the server cannot keep the results: {error.strerror}", print_exception=False) from None
 
 
 def _gathered(uploads: Sequence[Path], folder: Path) -> Path:

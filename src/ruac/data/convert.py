@@ -24,7 +24,7 @@ from ruac.data.folder import read_mask
 from ruac.data.image import FORMATS, read_image
 from ruac.data.labels import Item, to_folder_mask
 from ruac.data.layout import LayoutError
-from ruac.writing import TEMPORARY, only_writer, write_whole
+from ruac.writing import TEMPORARY, naming, only_writer, write_whole
 
 MANIFEST = "convert.jsonl"
 FORMAT = 1  # of what is written; a folder of another one is not continued
@@ -121,7 +121,7 @@ class Manifest:
 
     def add(self, row: Row) -> None:
         self.rows[row.name] = row
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(json.dumps(asdict(row)) + "\n")
 
 

@@ -92,6 +92,7 @@ def read_meta(root: Path) -> dict[str, Any]:
     file = root / "meta.json"
     try:
         meta = json.loads(file.read_bytes()) if file.is_file() else {}
+        json.dumps(meta, ensure_ascii=False).encode()  # not halves of characters, which JSON can hold and a file of text cannot
     except (ValueError, RecursionError) as error:
         raise ValueError(one_line(error, f"{file}: not JSON")) from None
     if not isinstance(meta, dict) or not isinstance(meta.get("name", ""), str):

@@ -19,7 +19,7 @@ from ruac.evaluate.conversation import Point
 from ruac.evaluate.pool import REGIONS, Pool
 from ruac.evaluate.protocol import ImageResult, Protocol
 from ruac.model import RuacModel, weights_sha256
-from ruac.writing import write_whole
+from ruac.writing import naming, write_whole
 
 MASK_MEASURES = ("iou", "dice", "boundary_f", "j_and_f")
 PIXEL_MEASURES = (
@@ -179,7 +179,7 @@ class ResultsFile:
 
     def add(self, row: Row, pool: Pool) -> None:
         """pool: of that image."""
-        with self.path.open("a") as file:
+        with naming(self.path), self.path.open("a") as file:
             file.write(_line(row))
         self.ids.add(row.id)
         # a row that was lost although the pool had it is made up for, and not counted twice

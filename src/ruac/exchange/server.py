@@ -147,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             with self.server.turn:
                 return self.server.backend.predict(request)
+        except OSError as error:
+            raise _RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE, f"the picture cannot be kept or read here: {error.strerror or error}"
+            ) from None
         finally:
             self.server.places.release()
 

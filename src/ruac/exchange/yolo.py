@@ -8,7 +8,6 @@ between pieces are a pixel wide there. Expected IoU and scores have no place in 
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,9 +93,7 @@ def _copy(source: Path, target: Path) -> None:
     if target.exists() and target.samefile(source):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.tmp")
-    shutil.copyfile(source, temporary)
-    temporary.replace(target)
+    write_whole(target, source.read_bytes())
 
 
 def _names(config: Path) -> dict[int, str]:

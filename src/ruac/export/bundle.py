@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import math
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ruac.errors import one_line
+from ruac.writing import locked, naming
 
 FORMAT = "ruac-onnx-1"
 DESCRIPTION, ENCODER, DECODER = "ruac-onnx.json", "encoder.onnx", "decoder.onnx"
 FITS = ("pad", "stretch")
 PRECISIONS = ("fp32", "fp16", "int8")
+UNLOCKED = 10.0  # seconds that a folder may be there before its process has locked it, far more than it takes
 
 
 @dataclass(frozen=True)
@@ -64,19 +70,39 @@ def require_place(folder: Path) -> None:
 
 
 def write(folder: Path, bundle: Bundle, graphs: Mapping[str, bytes]) -> None:
-    """The folder appears whole or not at all. Raises what `require_place` does."""
+    """The folder appears whole or not at all. Raises OSError naming it, and what `require_place` does."""
     require_place(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
-        new.mkdir()
-        for name, content in graphs.items():
-            (new / name).write_bytes(content)
-        described = {"format": FORMAT, **asdict(bundle)}
-        (new / DESCRIPTION).write_text(json.dumps(described, indent=2, allow_nan=False) + "\n")
-        if folder.exists():
-            os.replace(folder, old)  # noqa: PTH105  a folder over none
-        os.replace(new, folder)  # noqa: PTH105
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary,
+            ExitStack() as held,
+        ):
+            with suppress(OSError):  # no such locks
+                held.enter_context(locked(Path(temporary)))
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            for name, content in graphs.items():
+                (new / name).write_bytes(content)
+            described = {"format": FORMAT, **asdict(bundle)}
+            (new / DESCRIPTION).write_text(json.dumps(described, indent=2, allow_nan=False) + "\n")
+            if folder.exists():
+                os.replace(folder, old)  # noqa: PTH105  a folder over none
+            try:
+                os.replace(new, folder)  # noqa: PTH105
+            except BaseException:
+                if old.exists():
+                    os.replace(old, folder)  # noqa: PTH105
+                raise
+    _remove_leftovers(folder)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed processes left beside the folder: its like, older than it takes to lock one, and locked by nobody."""
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        with suppress(OSError), locked(left):
+            if time.time() - left.stat().st_mtime > UNLOCKED and {path.name for path in left.iterdir()} <= {"new", "old"}:
+                shutil.rmtree(left)
 
 
 def read(folder: Path) -> tuple[Bundle, dict[str, bytes]]:

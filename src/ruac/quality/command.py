@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ruac import checksums
 from ruac.errors import WorkError
-from ruac.writing import require_folder, write_whole
+from ruac.writing import only_writer, require_folder, write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -69,7 +69,7 @@ def quality(
     Raises:
         ValueError: For settings that make no sense, too few pictures, and another model in out.
         FileNotFoundError: When there is no data or no model.
-        WorkError: At the end, when there were pictures that could not be read.
+        WorkError: At the end, when there were pictures that could not be read, and when the model cannot be written.
     """
     for name, value in (("max-images", max_images), ("max-objects", max_objects)):
         if value < 1:
@@ -82,6 +82,7 @@ def quality(
 
     from ruac.data.folder import find_sets
     from ruac.loading import load
+    from ruac.training.model_folder import add_model
 
     sets = find_sets(data)
     own = own_folder(model)
@@ -100,9 +101,10 @@ def quality(
     fitted = fit_survey(found)
     loaded.config.quality = fitted.quality.as_numbers()
     if in_place:
-        change_configuration(out, fitted.quality.as_numbers())
+        with only_writer(out):
+            change_configuration(out, fitted.quality.as_numbers())
     else:
-        loaded.save_pretrained(out)
+        add_model(loaded, out)
     console.print(table(found, fitted))
     console.print(f"Fitted on {len(fitted.foretold)} masks of {len(found.parts)} pictures. Model: {out}")
     if found.failed:

@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from ruac.data.folder import FolderSet
-from ruac.errors import WorkError
+from ruac.errors import RoomError, WorkError
 from ruac.evaluate.protocol import LabelledImage, Protocol, evaluate_image
 from ruac.heads import ExactHead
 from ruac.machine import describe_machine
@@ -282,7 +282,7 @@ def _full_disk_reported(config: TrainConfig) -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise WorkError(
+        raise RoomError(
             f"{error.filename or config.out}: {error.strerror}; make room and run the same command again, {kept(config)}"
         ) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -13,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from ruac.data.folder import FolderSet
-from ruac.errors import WorkError, one_line
+from ruac.errors import RoomError, WorkError, one_line
 from ruac.evaluate.protocol import Protocol
 from ruac.loading import read
 from ruac.model import RuacModel
@@ -24,10 +25,11 @@ from ruac.training.sources import open_sources
 from ruac.training.space import Range, default_space, searched, varied
 from ruac.training.trial_score import score, shifted_pictures
 from ruac.training.variant import PLAIN
-from ruac.writing import require_folder, write_whole
+from ruac.writing import only_writer, require_folder, write_whole
 
 try:
     import optuna
+    from optuna.exceptions import StorageInternalError
     from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
     from optuna.trial import TrialState
 except ModuleNotFoundError:
@@ -93,21 +95,36 @@ def tune(config: TuneConfig) -> None:
     with warnings.catch_warnings():
         # of Optuna's, about signs of life: pinned, and tested here
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        _tune(config)
+        try:
+            _tune(config)
+        except (StorageInternalError, AssertionError) as error:
+            # Optuna asserts that it could write down the end of a trial, also when it could not
+            first = error if isinstance(error, StorageInternalError) else error.__context__
+            if not isinstance(first, StorageInternalError):
+                raise
+            database = "--storage" if config.storage else database_of(config)
+            raise RoomError(
+                f"{database}: {_reason(first.__cause__ or first)}; see to it and run the same command again"
+            ) from None
 
 
 def _tune(config: TuneConfig) -> None:
     require_folder(config.out)
     space = searched(config.space, config.train.stages)
     sets = open_sources(config.train.data)
-    config.out.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = open_study(config)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # its warnings are tracebacks
+    with only_writer(config.out):  # of several at once, one makes the tables
+        study = open_study(config)
     run = _objective(config, space, sets)
     while len(_finished(study)) < config.trials:
         fail_stale_trials(study)
-        # one that diverges or cannot be written is a bad trial, not the end of the search
-        study.optimize(run, n_trials=1, catch=(WorkError,))
+        try:
+            study.optimize(run, n_trials=1)
+        except RoomError:
+            raise
+        except WorkError as error:
+            # one that diverges is a bad trial, not the end of the search
+            print(f"ruac: a trial has failed, others go on: {one_line(error)}", file=sys.stderr)
         _write(config, study)
     if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
         errors = [trial.user_attrs.get("error", "stopped early") for trial in _finished(study)]
@@ -122,18 +139,28 @@ def _tune(config: TuneConfig) -> None:
 def open_study(config: TuneConfig) -> optuna.Study:
     """The study in `out` or at `storage`, made if need be. Trials whose worker is gone are taken up again.
 
-    Raises ValueError for a database that cannot be opened.
+    Raises ValueError for a database that cannot be opened, RoomError where that is the file in `out`.
     """
-    url = config.storage or f"sqlite:///{(config.out / 'study.db').resolve()}"
+    url = config.storage or f"sqlite:///{database_of(config)}"
     try:
         storage = RDBStorage(url, heartbeat_interval=HEARTBEAT, grace_period=GRACE, heartbeat_stale_trial_callback=_again())
         study = optuna.create_study(storage=storage, study_name=config.study, direction="maximize", load_if_exists=True)
     except Exception as error:  # noqa: BLE001  every database has exceptions of its own
+        if config.storage is None:
+            raise RoomError(f"{database_of(config)}: cannot be opened ({_reason(error)})") from None
         raise ValueError(f"--storage {url}: cannot be opened ({one_line(error)})") from None
-    # the same seed again would propose the same settings again; workers must not wait for each other's results
-    study.sampler = optuna.samplers.TPESampler(seed=config.train.seed + len(study.trials), constant_liar=True)
     study.pruner = optuna.pruners.MedianPruner(n_startup_trials=config.startup)
     return study
+
+
+def database_of(config: TuneConfig) -> Path:
+    """The file in `out`, where there is no other storage."""
+    return (config.out / "study.db").resolve()
+
+
+def _reason(error: BaseException) -> str:
+    """What the database said, without the statement that it said it of."""
+    return one_line(getattr(error, "orig", error))
 
 
 def settings_of(config: TuneConfig, values: dict[str, float], out: Path) -> TrainConfig:
@@ -148,6 +175,8 @@ def _objective(config: TuneConfig, space: dict[str, Range], sets: list[FolderSet
     before = [sum(stage.steps for stage in config.train.stages[:n]) for n in range(len(config.train.stages) + 1)]
 
     def objective(trial: optuna.Trial) -> float:
+        # workers, and a search that goes on, must neither draw the same settings again nor wait for each other's results
+        trial.study.sampler = optuna.samplers.TPESampler(seed=config.train.seed + trial.number, constant_liar=True)
         values = {name: trial.suggest_float(name, r.low, r.high, log=True) for name, r in space.items()}
         folder = config.out / "trials" / str(_first_number(trial))
         last: list[float] = []
@@ -168,11 +197,11 @@ def _objective(config: TuneConfig, space: dict[str, Range], sets: list[FolderSet
 
         try:
             written = loop.train(settings_of(config, values, folder), PLAIN, watch)
+        except (KeyboardInterrupt, RoomError):
+            _again()(trial.study, _stored(trial))
+            raise
         except WorkError as error:
             trial.set_user_attr("error", one_line(error))
-            raise
-        except KeyboardInterrupt:
-            _again()(trial.study, _stored(trial))
             raise
         except optuna.TrialPruned:
             (folder / FILE).unlink(missing_ok=True)

@@ -35,15 +35,18 @@ def write_movie(frames: Frames, records: Sequence[Record], results: Results) -> 
     curves = {number: doubts(records, number) for number in records[0]["objects"]}
     strip: Picture | None = None
     temporary = results.out / f".{OVERLAY}.tmp"
-    with encoder(temporary, frames.fps) as write, progress("drawing", len(records)) as advance:
-        for record in records:
-            ids, uncertainty = results.load_frame(record["frame"])
-            words = _caption(record, len(records))
-            above = draw_overlay(frames[record["frame"]], ids > 0, uncertainty, Marks(), words)
-            strip = draw_curves(curves, above.shape[1]) if strip is None else strip
-            write(np.vstack([above, _with_cursor(strip, record["frame"] / max(1, len(records) - 1))]))
-            advance()
-    temporary.replace(results.out / OVERLAY)
+    try:
+        with encoder(temporary, frames.fps) as write, progress("drawing", len(records)) as advance:
+            for record in records:
+                ids, uncertainty = results.load_frame(record["frame"])
+                words = _caption(record, len(records))
+                above = draw_overlay(frames[record["frame"]], ids > 0, uncertainty, Marks(), words)
+                strip = draw_curves(curves, above.shape[1]) if strip is None else strip
+                write(np.vstack([above, _with_cursor(strip, record["frame"] / max(1, len(records) - 1))]))
+                advance()
+        temporary.replace(results.out / OVERLAY)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def draw_curves(curves: Mapping[str, NDArray[np.float64]], width: int) -> Picture:

@@ -17,6 +17,7 @@ from ruac.predict import Told
 from ruac.video.curve import alarms, next_frame
 from ruac.video.predictor import Tracked, TrackedFrame, VideoPredictor
 from ruac.video.results import PROGRESS, Record, Results, line_of
+from ruac.writing import naming
 
 STATE_EVERY = 25  # frames
 WAY_BACK = "way_back"  # in a line, of an object
@@ -35,7 +36,8 @@ def track(predictor: VideoPredictor, objects: Sequence[Told], start: int, result
         predictor.restore(tensors, values)
     else:
         (results.out / PROGRESS).unlink(missing_ok=True)
-    with (results.out / PROGRESS).open("a") as lines, progress("tracking", frames + len(back), len(records)) as advance:
+    path = results.out / PROGRESS
+    with naming(path), path.open("a") as lines, progress("tracking", frames + len(back), len(records)) as advance:
         for done in range(len(records), frames + len(back)):
             if done < frames:
                 tracked = _one(predictor, objects, start, way[done])
