@@ -16,10 +16,10 @@ lint: .venv/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-train: .venv/dev.stamp  ## train the embedded model again (two and a half hours on two cores)
+train: .venv/dev.stamp  ## train the embedded model again (four hours on two cores)
 	$(BIN)/ruac train --config configs/nano.yaml
 	$(BIN)/ruac train --config configs/nano-plain.yaml
-	$(BIN)/ruac train --config configs/nano-ruac.yaml
+	$(BIN)/ruac train --method ensemble --config configs/nano-ruac.yaml
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -26,7 +26,7 @@ from ruac.evaluate.pool import Pool
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.results import Origin, ResultsFile, read_results
 from ruac.evaluate.run import evaluate_sets
-from ruac.label.part import Folder, Label, Part, open_folder
+from ruac.label.part import FORMAT, Folder, Label, Part, open_folder, sealed
 from ruac.report.numbers import numbers
 from ruac.report.read import compare, open_runs
 from ruac.report.scores import Scores
@@ -137,8 +137,8 @@ def _labels() -> list[Target]:
         open_folder(path, settings)
 
     return [
-        json_files("part", [described(asdict(part))], lambda path: Folder(path).load("a"), 4, file="parts/a.json"),
-        json_files("settings", [described({"format": 4, **settings})], take_up, 1.5, culprit=False),
+        json_files("part", [described(sealed(part))], lambda path: Folder(path).load("a"), 4, file="parts/a.json"),
+        json_files("settings", [described({"format": FORMAT, **settings})], take_up, 1.5, culprit=False),
     ]
 
 

@@ -341,6 +341,14 @@ def test_a_set_in_order_has_no_problem_and_a_contact_sheet(
         assert np.asarray(written).std() > 20
 
 
+@pytest.mark.parametrize("meta", [{"name": ["x"]}, {"name": "../../evil"}, []])
+def test_what_eval_would_refuse_is_a_problem(meta: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = our_set(tmp_path / "bad", 1)
+    (root / "meta.json").write_text(json.dumps(meta))
+    assert run("check", root) == 1
+    assert f"{root / 'meta.json'}: " in capsys.readouterr().err
+
+
 def test_every_problem_is_named_with_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = our_set(tmp_path / "bad", 10)
     images, masks = root / "images", root / "masks"

@@ -239,6 +239,17 @@ def test_the_architecture_names_all_that_is_there() -> None:
     assert sorted(named) == sorted(name for name in there if name != "__pycache__/")
 
 
+def test_no_file_is_longer_than_the_rule_says() -> None:
+    rule = re.search(r"No file over (\d+) lines", (DOCS / "contributing.md").read_text())
+    assert rule
+    folders = ("src", "tests", "benchmarks", "examples")
+    files = [
+        path for folder in folders for kind in ("py", "js", "html", "j2", "css") for path in (ROOT / folder).rglob(f"*.{kind}")
+    ]
+    assert len(files) > 300
+    assert [path for path in files if len(path.read_text().splitlines()) > int(rule[1])] == []
+
+
 def test_the_architecture_is_as_it_says() -> None:
     """Families know nothing of heads, heads nothing of families, and nothing but `python -m ruac` imports the command line."""
 

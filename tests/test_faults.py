@@ -7,6 +7,7 @@ other files test already are listed in docs/hardening.md.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -218,6 +219,13 @@ def test_an_export_that_is_killed_leaves_the_one_before(tmp_path: Path) -> None:
         assert done.returncode == code, done.stderr
         assert (out / "encoder.onnx").read_bytes() == content
         (out / "encoder.onnx").write_bytes(b"old")
+
+
+def test_what_is_no_file_stays_what_it_is(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no file that could be replaced"):
+        write_whole(tmp_path / "pipe", b"content")
+    assert [(path.name, path.is_fifo()) for path in tmp_path.iterdir()] == [("pipe", True)]
 
 
 @pytest.mark.slow

@@ -104,7 +104,7 @@ def test_names_that_no_file_system_takes(tmp_path: Path) -> None:
 def test_a_recipe_that_is_no_text(content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "recipe.yaml").write_bytes(content)
     assert main(["train", "--config", str(tmp_path / "recipe.yaml")]) == 2
-    assert capsys.readouterr().err.startswith("ruac: --config: no YAML file with the settings (")
+    assert capsys.readouterr().err.startswith(f"ruac: {tmp_path / 'recipe.yaml'}: no YAML file with the settings (")
 
 
 def test_lists_in_lists_are_no_polygons() -> None:

@@ -324,6 +324,36 @@ def test_a_damaged_part_is_named_with_what_to_do(
     assert "parts/000.json: damaged" in capsys.readouterr().err
 
 
+def test_a_part_that_was_changed_is_named(
+    labelled: Path, tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = labelled / "parts" / "000.json"
+    stored = json.loads(file.read_text())
+    stored["labels"][0]["area"] = "x"
+    file.write_text(json.dumps(stored))
+    words = ["label", tmp_path / "in", "--prompts", tmp_path / "boxes.json", "--model", tiny_model_folder, "--out", labelled]
+    assert main([*map(str, words)]) == 2
+    assert "parts/000.json: damaged (changed since it was written)" in capsys.readouterr().err
+
+
+def test_a_folder_that_leads_elsewhere_is_refused(
+    labelled: Path, tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "masks").symlink_to(tmp_path / "elsewhere")
+    words = ["label", tmp_path / "in", "--prompts", tmp_path / "boxes.json", "--model", tiny_model_folder]
+    assert main([*map(str, words), "--out", str(tmp_path / "other")]) == 2
+    assert f"{tmp_path / 'other' / 'masks'}: a link that leads out of the folder" in capsys.readouterr().err
+    assert not [*(tmp_path / "elsewhere").iterdir()]
+
+
+def test_pictures_that_lie_in_the_output_folder_are_not_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    assert main(["label", str(tmp_path), "--everything", "--out", str(tmp_path)]) == 2
+    assert "leaving out what lies in --out" in capsys.readouterr().err
+
+
 def test_more_than_255_objects_take_16_bits() -> None:
     def part(count: int) -> Part:
         return Part("x", "", "x.png", HEIGHT, WIDTH, tuple(fake(area) for area in range(1, count + 1)), Traits((), ()))

@@ -334,6 +334,23 @@ def test_a_changed_configuration_and_damaged_checksums_are_noticed(folder):
     assert "config.json: changed since it was written" in refusal(folder)
     (folder / FILE).write_bytes(b"\xff\xfe")
     refusal(folder)
+    (folder / FILE).write_text("0  something else\n")
+    assert "changed since it was written" in refusal(folder)
+
+
+@pytest.mark.parametrize("quality", [5, "x", [[]], True, {}, {"intercept": "0", "slope": 1}])
+def test_a_quality_that_is_none_is_refused_by_name(quality, folder):
+    (folder / FILE).unlink()
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "quality": quality}))
+    message = refusal(folder)
+    assert str(folder) in message
+    assert "quality" in message
+
+
+def test_a_device_without_numbers_is_refused(folder):
+    with pytest.raises(ValueError, match="--device meta: computes nothing"):
+        ruac.load(folder, "meta")
 
 
 def test_the_list_of_what_is_wrong_with_original_weights_reaches_the_terminal(tmp_path, capsys):

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from families import TINY, shaken
 from PIL import Image
-
-from ruac import save_head
-from ruac.model import RuacModel
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -30,20 +26,6 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path, monkeypatch):
     square = np.zeros((480, 640), bool)
     square[140:340, 220:420] = True
     assert (answer.masks[0] & square).sum() / (answer.masks[0] | square).sum() > 0.8
-
-
-def test_any_segment_anything_of_the_readme(tmp_path, monkeypatch):
-    """With a tiny SAM 2 in a folder of the hub's name."""
-    monkeypatch.chdir(tmp_path)
-    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    model = RuacModel.around(shaken(TINY["sam2"]()))
-    model.sam.save_pretrained("facebook/sam2.1-hiera-small")
-    model.config.head_trained = True
-    save_head(model, Path("mine.safetensors"))
-    names: dict[str, object] = {}
-    with pytest.warns(UserWarning, match="the uncertainty of 'facebook/sam2.1-hiera-small' is not trained"):
-        exec(compile("import ruac\n" + code, "README.md", "exec"), names)
-    assert names["predictor"].model.config.head_trained
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)#]+)\)|`((?:src|configs|benchmarks)/[\w./-]+)`", README))

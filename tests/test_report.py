@@ -311,6 +311,15 @@ def test_folders_without_results_are_refused_in_one_line(tmp_path: Path) -> None
         open_runs([tmp_path / "a"])
 
 
+@pytest.mark.parametrize("cost", [True, [1], {"factors": 3}, {"factors": {"head": "x"}}])
+def test_costs_that_are_no_numbers_are_refused(cost: object, tmp_path: Path) -> None:
+    write_results(tmp_path / "a", sets=("one",))
+    file = tmp_path / "a" / "summary.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "cost": cost}))
+    with pytest.raises(ValueError, match="not the summary of an evaluation"):
+        open_runs([tmp_path / "a"])
+
+
 def test_a_summary_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     write_results(tmp_path / "a", sets=("one",))
     file = tmp_path / "a" / "summary.json"

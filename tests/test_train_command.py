@@ -263,3 +263,9 @@ def test_nano_gets_a_head_for_another_domain(real_data: Path, tmp_path: Path) ->
     assert by_name["auroc", 1]["difference"]["low"] > 0
     # a logit of zero but for rounding may change its sign when the gain multiplies it
     assert max(mask["largest"] for mask in report["masks"]) < 1e-3
+
+
+def test_help_of_a_part_of_a_recipe_needs_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--stages.help"])
+    assert "--stages.kl_weight" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser
 from ruac.errors import WorkError, one_line
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+UNREADABLE = "Problems parsing config"  # how jsonargparse begins, which does not say what file
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _method(command: Command, words: list[str]) -> tuple[str | None, list[str]]:
         raise argparse.ArgumentError(
             None, f"--config and --method {method} contradict each other: a recipe says itself what it trains"
         )
-    if not configured and not {"-h", "--help"} & set(rest):
+    if not configured and not any(word == "-h" or word == "--help" or word.endswith(".help") for word in rest):
         if of_recipe:
             raise argparse.ArgumentError(None, f"--method {method} changes a recipe: name it with --config FILE")
         if method is None:
@@ -194,10 +195,21 @@ def _parse(name: str, command: Command, method: str | None, words: Sequence[str]
     try:
         settings = parser.instantiate(parser.parse_args(words)).as_dict()
     except (UnicodeDecodeError, RecursionError) as error:
-        raise argparse.ArgumentError(None, f"--config: no YAML file with the settings ({_line(error)})") from None
+        raise argparse.ArgumentError(None, f"{_recipe(words)}: no YAML file with the settings ({_line(error)})") from None
+    except argparse.ArgumentError as error:
+        if not str(error).startswith(UNREADABLE):  # it names the option
+            raise
+        raise argparse.ArgumentError(None, f"{_recipe(words)}: {_line(error)}") from None
     del settings["config"]
     values = {parameter.name: settings.pop(parameter.name) for parameter in options}
     return values | known | {"config": recipe(**settings)}
+
+
+def _recipe(words: Sequence[str]) -> str:
+    """The file that --config names last."""
+    following = zip(words, [*words[1:], ""], strict=True)
+    named = [word.partition("=")[2] or after for word, after in following if word.partition("=")[0] == "--config"]
+    return named[-1] if named else "--config"
 
 
 def _add_argument(

@@ -21,6 +21,7 @@ from ruac.adapter import load_head
 from ruac.errors import one_line
 from ruac.families import model_class, official
 from ruac.model import RuacConfig, RuacModel, channels_last
+from ruac.quality.expected import Quality
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHARDS = "model.safetensors.index.json"
@@ -60,6 +61,9 @@ def read(model: str | Path) -> RuacModel:
         broken = [name for name, value in loaded.state_dict().items() if not torch.isfinite(value).all()]
         if broken:
             raise ValueError(f"{len(broken)} tensors hold NaN or infinity, such as {broken[0]}")
+        if loaded.side < 1:
+            raise ValueError(f"its pictures have a side of {loaded.side} pixels")
+        Quality.of(loaded.config.quality)
     except FileNotFoundError as error:
         raise FileNotFoundError(one_line(error, str(model))) from None
     except ValueError as error:
@@ -155,6 +159,7 @@ def _from_official(file: Path) -> RuacModel:
 def check_device(device: str) -> None:
     """Raises ValueError for one that this machine or this torch does not have."""
     try:
-        torch.empty(0, device=device)
+        if torch.empty(0, device=device).is_meta:
+            raise ValueError(f"--device {device}: computes nothing; use cpu")
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {device}: not available here ({one_line(error)}); use cpu") from None

@@ -71,8 +71,9 @@ def save(
     Raises ValueError when the name would lead out of the folder, OSError when the disk is full or not writable.
     """
     paths = {suffix: folder / f"{name}{suffix}" for suffix in (*(BOUND_SUFFIXES if bounds else ()), *SUFFIXES)}
-    if any(path.resolve().parent != folder.resolve() for path in paths.values()):
-        raise ValueError(f"{name!r} cannot be the name of a result")
+    for path in paths.values():
+        if path.resolve().parent != folder.resolve():
+            raise ValueError(f"{path}: leads out of the folder, as a link or by its name")
     contents = render(image, prompt, prediction, origin, bounds)
     for suffix, path in paths.items():
         write_whole(path, contents[suffix])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -16,6 +17,12 @@ def require_folder(out: Path) -> None:
     """Raises ValueError when what --out names is there and no folder."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: a file, not a folder; name another one")
+
+
+def require_own(folder: Path, out: Path) -> None:
+    """Raises ValueError when a folder in --out is a link that leads out of it."""
+    if folder.resolve().parent != out.resolve():
+        raise ValueError(f"{folder}: a link that leads out of the folder; remove it")
 
 
 @contextmanager
@@ -72,6 +79,8 @@ def naming(path: Path) -> Iterator[None]:
 def write_whole(path: Path, content: bytes) -> None:
     """The file appears with all its content or, after an error or an interruption, not at all. Raises OSError naming it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if path.exists() and not path.is_file():  # a file would take the place of /dev/null
+        raise OSError(errno.EINVAL, "no file that could be replaced", str(path))
     try:
         try:
             temporary.write_bytes(content)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 
 from ruac.checksums import sha256_of
-from ruac.data.folder import IGNORE, IMAGE_SUFFIXES, object_ids, read_mask
+from ruac.data.folder import IGNORE, IMAGE_SUFFIXES, object_ids, read_mask, read_meta
 from ruac.data.image import read_image
 from ruac.data.sheet import Tile, contact_sheet
 from ruac.writing import write_whole
@@ -85,12 +84,10 @@ def _names(root: Path, images: Sequence[Path], masks: dict[str, Path]) -> list[s
             problems.append(f"{root / 'images' / stem}: {count} images of this name, and one mask")
     stems = {path.stem for path in images}
     problems += [f"{path}: a mask without an image" for stem, path in masks.items() if stem not in stems]
-    meta = root / "meta.json"
     try:
-        if meta.is_file() and not isinstance(json.loads(meta.read_bytes()), dict):
-            problems.append(f"{meta}: not an object")
+        read_meta(root)
     except ValueError as error:
-        problems.append(f"{meta}: not JSON ({error})")
+        problems.append(str(error))
     return problems
 
 

@@ -24,7 +24,7 @@ from ruac.data.folder import read_mask
 from ruac.data.image import FORMATS, read_image
 from ruac.data.labels import Item, to_folder_mask
 from ruac.data.layout import LayoutError
-from ruac.writing import TEMPORARY, naming, only_writer, write_whole
+from ruac.writing import TEMPORARY, naming, only_writer, require_own, write_whole
 
 MANIFEST = "convert.jsonl"
 FORMAT = 1  # of what is written; a folder of another one is not continued
@@ -76,6 +76,7 @@ def _convert_items(
     manifest = Manifest(out, settings)
     for folder in ("images", "masks"):
         (out / folder).mkdir(exist_ok=True)
+        require_own(out / folder, out)
     written: list[Row] = []
     failed: list[str] = []
     empty = 0

@@ -76,9 +76,6 @@ def find_sets(folders: Sequence[Path]) -> list[FolderSet]:
             raise FileNotFoundError(f"{folder}: no data set here; one has the folders images and masks")
         for root in roots:
             part = FolderSet.open(root)
-            # the name becomes a file name
-            if Path(part.name).name != part.name:
-                raise ValueError(f"{root / 'meta.json'}: the name {part.name!r} cannot be a file name; change it")
             if part.name in sets:
                 raise ValueError(f"{root}: a second set named '{part.name}'; evaluate it apart, or rename it in its meta.json")
             sets[part.name] = part
@@ -97,6 +94,10 @@ def read_meta(root: Path) -> dict[str, Any]:
         raise ValueError(one_line(error, f"{file}: not JSON")) from None
     if not isinstance(meta, dict) or not isinstance(meta.get("name", ""), str):
         raise ValueError(f"{file}: must be an object {{...}}, its name a text")
+    name = meta.get("name", root.name)
+    # results have it as a file name
+    if Path(name).name != name:
+        raise ValueError(f"{file}: the name {name!r} cannot be a file name; change it")
     return meta
 
 

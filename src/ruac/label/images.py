@@ -88,7 +88,8 @@ def _of_word(word: str, own: Path) -> list[Path]:
     if path.is_dir():
         images = _usable((file for file in path.rglob("*") if not _hidden(file.relative_to(path))), own)
         if not images:
-            raise ValueError(f"{word}: no image in this folder ({', '.join(suffix[1:] for suffix in SUFFIXES)})")
+            where = ", leaving out what lies in --out" if path.resolve().is_relative_to(own) else ""
+            raise ValueError(f"{word}: no image in this folder ({', '.join(suffix[1:] for suffix in SUFFIXES)}{where})")
         return images
     if path.exists() or not glob.has_magic(word):
         return [path]

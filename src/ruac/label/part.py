@@ -12,11 +12,12 @@ from typing import Any
 from ruac.calibrate.shift import Traits
 from ruac.label.images import ImageFile
 from ruac.label.prompts import Wanted
-from ruac.writing import TEMPORARY, write_whole
+from ruac.writing import TEMPORARY, require_own, write_whole
 
 SETTINGS = "settings.json"
 PARTS, MASKS = "parts", "masks"
-FORMAT = 4  # of the files in PARTS; a folder of another one is not continued
+SEAL = "sha256"  # of all else in a part
+FORMAT = 5  # of the files in PARTS; a folder of another one is not continued
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Folder:
 
     def save(self, part: Part) -> None:
         """Raises OSError when the disk is full or not writable."""
-        write_whole(self.part_path(part.name), (json.dumps(asdict(part), allow_nan=False) + "\n").encode())
+        write_whole(self.part_path(part.name), (json.dumps(sealed(part), allow_nan=False) + "\n").encode())
 
     def load(self, name: str) -> Part | None:
         """None when the image is not done. Raises ValueError when its file is damaged."""
@@ -93,6 +94,8 @@ class Folder:
             return None
         try:
             stored = json.loads(path.read_text())
+            if stored.pop(SEAL) != _digest(stored):
+                raise ValueError("changed since it was written")
             labels = tuple(_label(label) for label in stored["labels"])
             return Part(**{**stored, "labels": labels, "traits": stored["traits"] and _traits(stored["traits"])})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -102,12 +105,14 @@ class Folder:
 def open_folder(out: Path, settings: dict[str, Any]) -> Folder:
     """Make the folder, or take up what is there; what a killed run left half-written is removed.
 
-    Raises ValueError when it was made with other settings, or not by this command.
+    Raises ValueError when it was made with other settings, or not by this command, and for a folder in it that is a link out of it.
     """
     path = out / SETTINGS
     settings = {"format": FORMAT, **settings}
-    for folder in (out, out / PARTS, out / MASKS):
+    for folder in (out / PARTS, out / MASKS):
         folder.mkdir(parents=True, exist_ok=True)
+        require_own(folder, out)
+    for folder in (out, out / PARTS, out / MASKS):
         for leftover in folder.glob(TEMPORARY):
             leftover.unlink()
     if path.is_file():
@@ -138,6 +143,17 @@ def key_of(image: ImageFile, wanted: Iterable[Wanted]) -> str:
         state = [found.st_size, found.st_mtime_ns]
     told = [(w.category, w.points, w.box) for w in wanted]
     return hashlib.sha256(json.dumps([image.name, *state, told]).encode()).hexdigest()
+
+
+def sealed(part: Part) -> dict[str, Any]:
+    """As it is kept, so that whatever changes it is noticed."""
+    stored = asdict(part)
+    return {SEAL: _digest(stored), **stored}
+
+
+def _digest(stored: dict[str, Any]) -> str:
+    """Of a part, the same before it is written and after it is read."""
+    return hashlib.sha256(json.dumps(stored).encode()).hexdigest()
 
 
 def _label(stored: dict[str, Any]) -> Label:

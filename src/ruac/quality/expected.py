@@ -29,10 +29,10 @@ class Quality:
         """From what `as_numbers` gave; None of None. Raises ValueError for anything else."""
         if stored is None:
             return None
-        numbers = list(stored.values())
-        if set(stored) != {"intercept", "slope"} or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        known = isinstance(stored, Mapping) and set(stored) == {"intercept", "slope"}
+        if not known or not all(isinstance(n, int | float) and math.isfinite(n) for n in stored.values()):
             raise ValueError(
-                f"quality in the model's configuration must be two numbers, intercept and slope, not {dict(stored)}; "
+                f"quality in the model's configuration must be two numbers, intercept and slope, not {stored!r}; "
                 "fit it anew with `ruac quality`"
             )
         return Quality(stored["intercept"], stored["slope"])

@@ -284,7 +284,10 @@ def _summary(folder: Path) -> dict[str, Any]:
             raise ValueError("a measure that is no number")
         if not isinstance(summary.get("max_images"), int | None):
             raise ValueError("max_images is no number")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        factors = (summary.get("cost") or {}).get("factors") or {}
+        if not all(map(is_measure, factors.values())):
+            raise ValueError("a cost that is no number")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: not the summary of an evaluation ({error}); evaluate again") from None
     return summary
 

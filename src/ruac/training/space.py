@@ -9,7 +9,6 @@ from ruac.training.config import Stage
 
 # multiplies all learning rates of the model, so that what one stage has over another stays
 RATES = "rates"
-OF_ATTACK = ("style_epsilon", "deformation_epsilon", "weight", "rate")
 OF_HEAD = ("ranking", "harmless", "calibration")
 
 

@@ -190,7 +190,7 @@ def require_av() -> Any:
     try:
         import av
     except ImportError:
-        raise ValueError("films need PyAV: pip install 'ruac[video]'; a folder of frames does not") from None
+        raise ValueError("reading and writing films needs PyAV: pip install 'ruac[video]'") from None
     return av
 
 

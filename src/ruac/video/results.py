@@ -26,7 +26,7 @@ from torch import Tensor
 from ruac.checksums import sha256_of
 from ruac.label.coco import palette
 from ruac.output import UNCERTAINTY_SCALE, encode_uncertainty
-from ruac.writing import TEMPORARY, write_whole
+from ruac.writing import TEMPORARY, require_own, write_whole
 
 SETTINGS, STATE, PROGRESS, FRAMES, TRACK, OVERLAY = (
     "settings.json", "state.safetensors", "progress.jsonl", "frames.jsonl", "track.json", "overlay.mp4"
@@ -54,8 +54,10 @@ class Results:
             raise ValueError(
                 f"--out {out}: {strangers[0]} is there, but no {SETTINGS} that says what made it; name another folder"
             )
-        for folder in (out, out / MASKS, out / UNCERTAINTY):
+        for folder in (out / MASKS, out / UNCERTAINTY):
             folder.mkdir(parents=True, exist_ok=True)
+            require_own(folder, out)
+        for folder in (out, out / MASKS, out / UNCERTAINTY):
             for left in folder.glob(TEMPORARY):
                 left.unlink()
         if not path.is_file():
