@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from faulty import GRAPHS, Disk, Processes, ending, files, full_from, leftovers, mounted, run
 from label_sets import cell, set_of
 from PIL import Image
@@ -29,6 +30,15 @@ FITS = ("laplace", "dropout", "evidential")
 SHOWN = ("report", "ablation", "card", "attack", "check", "yolo", "cvat")
 ALL = ("head", *RECIPES, *FITS, "tune", "video", "calibrate", "quality", "export", "bench", *SHOWN)
 STAGE = {"steps": 2, "image_size": 64, "images": 2, "objects": 1, "warmup": 0}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in `Processes`: sums depend in their last bit on how many share them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -116,7 +116,7 @@ def test_a_head_travels_alone(sam, tmp_path):
 def test_a_new_head_takes_away_what_was_fitted_to_the_one_before(sam, tmp_path):
     model = trained(RuacModel.around(sam))
     save_head(model, tmp_path / "head.safetensors")
-    model.config.quality = {"intercept": 0.5}
+    model.config.quality = {"intercept": 0.5, "slope": 1.0}
     load_head(model, tmp_path / "head.safetensors")
     assert model.config.quality is None
 
