@@ -187,6 +187,14 @@ def full_is_told(line: str) -> bool:
     return "No space left on device" in line or "database or disk is full" in line
 
 
+def assert_full_is_told(typed: list[str], out: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a line that names what is in `out`, where nothing half written stays."""
+    line = refused(typed, capfd)
+    assert str(out) in line
+    assert full_is_told(line)
+    assert leftovers(out) == []
+
+
 @pytest.mark.parametrize("command", ALL)
 def test_a_full_disk_is_told_in_a_line_and_all_is_as_ever_once_there_is_room(
     command: str,
@@ -198,10 +206,7 @@ def test_a_full_disk_is_told_in_a_line_and_all_is_as_ever_once_there_is_room(
     out = disk.place / "out"
     typed = words(command)(out)
     filler = disk.fill(0)
-    line = refused(typed, capfd)
-    assert str(out) in line
-    assert full_is_told(line)
-    assert leftovers(out) == []
+    assert_full_is_told(typed, out, capfd)
     filler.unlink()
     if command in (*FITS, "calibrate", *SHOWN):  # of the others there are tests below
         assert run(typed) == 0
@@ -231,10 +236,7 @@ def test_a_disk_that_becomes_full_at_the_end_keeps_no_half_of_the_result(
     out = disk.place / "out"
     typed = words(command)(out)
     with full_from(then, disk, left):
-        line = refused(typed, capfd)
-    assert str(out) in line
-    assert full_is_told(line)
-    assert leftovers(out) == []
+        assert_full_is_told(typed, out, capfd)
     assert all(content == whole(command).get(name, content) for name, content in files(out).items())
     assert run(typed) == 0
     assert files(out) == whole(command)

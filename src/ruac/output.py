@@ -21,7 +21,7 @@ from ruac.data.labels import encode
 from ruac.overlay import Around, Marks, draw_overlay
 from ruac.predictor import Prediction, Predictor, Prompt
 from ruac.regions import band_around
-from ruac.writing import write_whole
+from ruac.writing import require_own, write_whole
 
 SUFFIXES = (".mask.png", ".uncertainty.png", ".overlay.png", ".json")
 BOUND_SUFFIXES = (".inner.png", ".outer.png")
@@ -72,8 +72,7 @@ def save(
     """
     paths = {suffix: folder / f"{name}{suffix}" for suffix in (*(BOUND_SUFFIXES if bounds else ()), *SUFFIXES)}
     for path in paths.values():
-        if path.resolve().parent != folder.resolve():
-            raise ValueError(f"{path}: leads out of the folder, as a link or by its name")
+        require_own(path, folder)
     contents = render(image, prompt, prediction, origin, bounds)
     for suffix, path in paths.items():
         write_whole(path, contents[suffix])

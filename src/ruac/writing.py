@@ -19,10 +19,10 @@ def require_folder(out: Path) -> None:
         raise ValueError(f"--out {out}: a file, not a folder; name another one")
 
 
-def require_own(folder: Path, out: Path) -> None:
-    """Raises ValueError when a folder in --out is a link that leads out of it."""
-    if folder.resolve().parent != out.resolve():
-        raise ValueError(f"{folder}: a link that leads out of the folder; remove it")
+def require_own(path: Path, out: Path) -> None:
+    """Raises ValueError when what is to be written in --out, a file or a folder, does not lie there."""
+    if path.resolve().parent != out.resolve():
+        raise ValueError(f"{path}: a link that leads out of the folder, or a name that does")
 
 
 @contextmanager
