@@ -33,6 +33,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from fuzz_seeds import colours, saved
 from fuzz_targets import Target, targets
 
@@ -74,6 +75,7 @@ def main() -> int:
     options = parser.parse_args()
     start = time.perf_counter()
     sys.dont_write_bytecode = True
+    torch.set_num_threads(1)  # those of OpenMP do not survive a fork: what the readers then wait for never comes
     with tempfile.TemporaryDirectory() as name:
         (Path(name) / "made").mkdir()
         found = [target for target in targets(Path(name) / "made") if (options.only or "") in target.name]
