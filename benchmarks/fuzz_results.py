@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ruac.evaluate.pool import Pool
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.results import Origin, ResultsFile, read_results
 from ruac.evaluate.run import evaluate_sets
-from ruac.label.part import FORMAT, Folder, Label, Part, open_folder, sealed
+from ruac.label.part import FORMAT, SEAL, Folder, Label, Part, open_folder, sealed
 from ruac.report.numbers import numbers
 from ruac.report.read import compare, open_runs
 from ruac.report.scores import Scores
@@ -137,9 +138,25 @@ def _labels() -> list[Target]:
         open_folder(path, settings)
 
     return [
-        json_files("part", [described(sealed(part))], lambda path: Folder(path).load("a"), 4, file="parts/a.json"),
+        Target(
+            "part",
+            "parts/a.json",
+            [described(sealed(asdict(part)))],
+            lambda path: Folder(path).load("a"),
+            [mutate.json_changed, _sealed_again],
+            4,
+        ),
         json_files("settings", [described({"format": FORMAT, **settings})], take_up, 1.5, culprit=False),
     ]
+
+
+def _sealed_again(rng: random.Random, content: bytes) -> bytes:
+    """Changed, and with a seal that fits, so that what lies behind the seal is tried, too."""
+    changed = mutate.changed(rng, {key: value for key, value in json.loads(content).items() if key != SEAL})
+    try:
+        return described(sealed(json.loads(mutate.to_json(rng, changed))))
+    except (TypeError, ValueError, RecursionError):  # no object of JSON any more, so there is nothing to be sealed
+        return mutate.json_changed(rng, content)
 
 
 def _training() -> list[Target]:

@@ -27,6 +27,10 @@ Written by `python docs/licences.py`.
 
 ruac is under Apache-2.0. No picture is part of it. None of what follows is legal advice.
 """
+PACKAGES = """## Packages
+
+Those that ruac names itself, but for what only its own tests and pages need.
+"""
 WEIGHTS = """## The embedded weights
 
 Apache-2.0, as far as they are ours to give. Their encoder starts from the ImageNet weights of the package
@@ -69,7 +73,8 @@ def main() -> int:
 def page() -> str:
     parts = [
         PREAMBLE,
-        "## Packages\n\nThose that ruac names itself.\n\n" + table(("package", "needed by", "licence", "remark"), packages()),
+        PACKAGES,
+        table(("package", "needed by", "licence", "remark"), packages()),
         WEIGHTS,
         table(("set", "licence", "source"), trained_on()),
         CONVERTIBLE,

@@ -109,9 +109,9 @@ def test_no_command_shows_the_help_as_wrong_use(capsys: pytest.CaptureFixture[st
         (["--paint"], "see ruac --help"),
         (["plain"], "arguments are required: files; see ruac plain --help"),
         (["plain", "a", "--paint"], "unrecognized arguments: --paint; see ruac plain --help"),
-        (["plain", "a", "--kind", "mask"], "kind"),
-        (["plain", "a", "--max-count", "many"], "max_count"),
-        (["configured", "--rate", "x"], "rate"),
+        (["plain", "a", "--kind", "mask"], "--kind mask: not one of "),
+        (["plain", "a", "--max-count", "many"], "--max-count many: not a whole number; see ruac plain --help"),
+        (["configured", "--rate", "x"], "--rate x: not a number; see"),
         (["configured", "--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

@@ -69,6 +69,7 @@ def test_coco_gives_its_boxes_and_keeps_its_categories(tmp_path: Path) -> None:
         ("  \n", "an empty file"),
         ("{", "not JSON"),
         ("[" * 100_000, "not JSON"),
+        ('{"a.jpg": [{"box": [1, 2, 3, 4]}], "a.jpg": [{"box": [5, 6, 7, 8]}]}', "'a.jpg' 2 times in one object"),
         ([], "got a list"),
         ({}, "names no object"),
         ({"a.jpg": []}, "names no object"),

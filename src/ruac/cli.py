@@ -10,6 +10,7 @@ import argparse
 import gc
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -23,6 +24,7 @@ from jsonargparse import ArgumentParser
 from ruac.errors import WorkError, one_line
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 UNREADABLE = "Problems parsing config"  # how jsonargparse begins, which does not say what file
 
 
@@ -109,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorkError as error:
         return _complain(str(error), FAILED)
     except argparse.ArgumentError as error:
-        return _complain(f"{_line(error)}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
+        return _complain(f"{_of_an_option(_line(error))}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
     except (ValueError, FileNotFoundError) as error:
         return _complain(_line(error), WRONG_USE)
     except OSError as error:
@@ -253,6 +255,16 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return one_line(error)
+
+
+def _of_an_option(message: str) -> str:
+    """What jsonargparse says of a value that does not fit, which is of Python's types, for people; any other message as it is."""
+    found = re.match(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*)?(?:Got|Given) value: (.*)', message)
+    kinds = re.findall(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>)", found[2]) if found else []
+    if not found or not kinds:
+        return message
+    wanted = [f"one of {choices.replace(chr(39), '')}" if choices else KINDS.get(kind, kind) for choices, kind in kinds]
+    return f"--{found[1].replace('_', '-')} {found[3]}: not {' or '.join(name for name in wanted if name != 'NoneType')}"
 
 
 def _complain(message: str, code: int) -> int:

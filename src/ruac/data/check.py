@@ -40,7 +40,10 @@ def sets_in(folder: Path) -> list[Path]:
 
 
 def check_set(root: Path, seen: dict[str, Path], progress: Progress) -> Report:
-    """Every picture and every mask, and a contact sheet of up to 24 of them; seen: contents of files met before, which grows."""
+    """Every picture and every mask, and a contact sheet of up to 24 of them; seen: contents of files met before, which grows.
+
+    A set can be checked where nothing can be written, too: that there is no sheet then is one of the problems.
+    """
     images = sorted(path for path in (root / "images").iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     masks = {path.stem: path for path in sorted((root / "masks").glob("*.png"))} if (root / "masks").is_dir() else {}
     problems = _names(root, images, masks)
@@ -70,7 +73,11 @@ def check_set(root: Path, seen: dict[str, Path], progress: Progress) -> Report:
             tiles.append((path.stem, image, ids))
     sheet = root / SHEET if tiles else None
     if sheet:
-        write_whole(sheet, cv2.imencode(".png", contact_sheet(tiles)[..., ::-1])[1].tobytes())
+        try:
+            write_whole(sheet, cv2.imencode(".png", contact_sheet(tiles)[..., ::-1])[1].tobytes())
+        except OSError as error:
+            problems.append(f"{sheet}: not written ({error.strerror})")
+            sheet = None
     return Report(root, len(images), objects, tuple(problems), sheet)
 
 

@@ -92,7 +92,7 @@ def check(folder: Path) -> None:
         print(f"{root.name}: {report.images} images, {report.objects} objects, {state}{look}")
         problems += report.problems
     if problems:
-        raise WorkError("\n".join([f"{len(problems)} problem{'s' * (len(problems) > 1)}:", *problems]))
+        raise WorkError("\n".join(problems if len(problems) == 1 else [f"{len(problems)} problems:", *problems]))
 
 
 def convert(domain: str, root: Path, out: Path, max_images: int | None = None, seed: int = 0) -> None:

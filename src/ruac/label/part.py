@@ -85,7 +85,7 @@ class Folder:
 
     def save(self, part: Part) -> None:
         """Raises OSError when the disk is full or not writable."""
-        write_whole(self.part_path(part.name), (json.dumps(sealed(part), allow_nan=False) + "\n").encode())
+        write_whole(self.part_path(part.name), (json.dumps(sealed(asdict(part)), allow_nan=False) + "\n").encode())
 
     def load(self, name: str) -> Part | None:
         """None when the image is not done. Raises ValueError when its file is damaged."""
@@ -145,9 +145,8 @@ def key_of(image: ImageFile, wanted: Iterable[Wanted]) -> str:
     return hashlib.sha256(json.dumps([image.name, *state, told]).encode()).hexdigest()
 
 
-def sealed(part: Part) -> dict[str, Any]:
-    """As it is kept, so that whatever changes it is noticed."""
-    stored = asdict(part)
+def sealed(stored: dict[str, Any]) -> dict[str, Any]:
+    """A part as it is kept, so that whatever changes it is noticed."""
     return {SEAL: _digest(stored), **stored}
 
 

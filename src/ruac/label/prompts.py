@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +92,7 @@ def read_prompts(path: Path) -> PromptFile:
     if path.suffix.lower() == ".csv":
         return _from_csv(path, text)
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({error}); a table of points is to be called .csv") from None
     if not isinstance(content, dict):
@@ -128,6 +128,15 @@ def match(prompts: PromptFile, files: Sequence[ImageFile]) -> list[Task]:
             raise ValueError(f"{prompts.path}: {meant[file]!r} and {name!r} are the same image")
         meant[file] = name
     return [Task(file, prompts.wanted[meant[file]], prompts.sizes.get(meant[file])) for file in files if file in meant]
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for a key that is there twice, of which JSON readers keep the last without a word."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        ((twice, times),) = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{twice[:80]!r} {times} times in one object")
+    return found
 
 
 def _from_json(path: Path, content: dict[str, Any]) -> PromptFile:
