@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: .venv/core.stamp  ## segment a photograph that matplotlib ships and show where the mask may be wrong
 	$(BIN)/ruac demo
 
-test: .venv/dev.stamp  ## the whole test suite; tests on real data need RUAC_DATA or ../shared/data
-	$(BIN)/python -m pytest
+# of one thread each: where there are more threads than cores, those of OpenMP wait for each other for minutes
+test: .venv/dev.stamp  ## the whole test suite, a process a core; tests on real data need RUAC_DATA or ../shared/data
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from ruac.model import RuacModel
 
 # where the name to import is not that of the package
-MODULES = {"opencv-python-headless": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
+MODULES = {
+    "docstring-parser": "docstring_parser",
+    "huggingface-hub": "huggingface_hub",
+    "opencv-python-headless": "cv2",
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+}
 FOR_DEVELOPERS = {"dev", "docs"}
 LEAST_IOU = 0.8  # of the embedded model's mask of a square that nobody could miss
 
