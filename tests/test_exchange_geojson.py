@@ -128,3 +128,13 @@ def test_broken_features_are_named_and_the_others_are_read(tmp_path: Path, geome
     assert reading.problems[0].startswith("feature 1: ")
     assert re.search(message, reading.problems[0])
     assert (reading.labels.count, reading.skipped) == (1, 1)
+
+
+def test_without_rasterio_that_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tiff(tmp_path / "a.tif", "EPSG:4326")
+    labels = LabelSet(set_of(cell(), name="a.tif").pictures * 2, ("cat",))
+    data = there(labels, tmp_path)
+    monkeypatch.setattr(geojson, "find_spec", lambda name: None)
+    for act in (lambda: geojson.write(labels, tmp_path), lambda: geojson.read(data, tmp_path)):
+        with pytest.raises(ValueError, match=r"^GeoJSON needs rasterio: pip install 'ruac\[geo\]'$"):
+            act()

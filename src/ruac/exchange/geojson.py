@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,11 @@ class Georeference:
 
 
 def write(labels: LabelSet, images: Path, tolerance: float = 0.0) -> tuple[bytes, tuple[str, ...]]:
-    """A feature an object, and a line each picture that is not georeferenced or not in the folder `images`."""
+    """A feature an object, and a line each picture that is not georeferenced or not in the folder `images`.
+
+    Raises ValueError when rasterio is not installed.
+    """
+    _require_rasterio()
     features, problems = [], []
     for picture in labels.pictures:
         try:
@@ -65,7 +70,11 @@ def write(labels: LabelSet, images: Path, tolerance: float = 0.0) -> tuple[bytes
 
 
 def read(data: dict[str, Any], images: Path) -> Reading:
-    """Polygons of every feature, on the picture of the folder `images` that its property "image" names, or on the only one there."""
+    """Polygons of every feature, on the picture of the folder `images` that its property "image" names, or on the only one there.
+
+    Raises ValueError when it is no GeoJSON, or rasterio is not installed.
+    """
+    _require_rasterio()
     files = {path.relative_to(images).as_posix(): path for path in pictures_in(images)}
     only = next(iter(files)) if len(files) == 1 else None
     features = data.get("features")
@@ -96,13 +105,16 @@ def read(data: dict[str, Any], images: Path) -> Reading:
     return Reading(LabelSet(found, categories_of(found)), tuple(problems), skipped)
 
 
+def _require_rasterio() -> None:
+    if find_spec("rasterio") is None:
+        raise ValueError("GeoJSON needs rasterio: pip install 'ruac[geo]'")
+
+
 def open_georeference(path: Path) -> Georeference:
-    """Of a TIFF. Raises ValueError when it has none, or rasterio is not installed."""
-    try:
-        import rasterio
-        from rasterio.errors import RasterioError, RasterioIOError
-    except ImportError:
-        raise ValueError("GeoJSON needs rasterio: pip install 'ruac[geo]'") from None
+    """Of a TIFF. Raises ValueError when it has none."""
+    import rasterio
+    from rasterio.errors import RasterioError, RasterioIOError
+
     try:
         with warnings.catch_warnings(action="ignore"), rasterio.open(path, driver="GTiff") as file:
             transform, crs = file.transform, file.crs
