@@ -261,10 +261,12 @@ def _of_an_option(message: str) -> str:
     """What jsonargparse says of a value that does not fit, which is of Python's types, for people; any other message as it is."""
     found = re.match(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*)?(?:Got|Given) value: (.*)', message)
     kinds = re.findall(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>)", found[2]) if found else []
-    if not found or not kinds:
-        return message
-    wanted = [f"one of {choices.replace(chr(39), '')}" if choices else KINDS.get(kind, kind) for choices, kind in kinds]
-    return f"--{found[1].replace('_', '-')} {found[3]}: not {' or '.join(name for name in wanted if name != 'NoneType')}"
+    wanted = [
+        f"one of {choices.replace(chr(39), '')}" if choices else KINDS[kind]
+        for choices, kind in kinds
+        if choices or kind in KINDS
+    ]
+    return f"--{found[1].replace('_', '-')} {found[3]}: not {' or '.join(wanted)}" if found and wanted else message
 
 
 def _complain(message: str, code: int) -> int:
