@@ -10,7 +10,7 @@ demo: .venv/core.stamp  ## segment a photograph that matplotlib ships and show w
 
 # of one thread each: where there are more threads than cores, those of OpenMP wait for each other for minutes
 test: .venv/dev.stamp  ## the whole test suite, a process a core; tests on real data need RUAC_DATA or ../shared/data
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
