@@ -19,8 +19,23 @@ from ruac.data.image import ImageError, read_image
 from ruac.label.images import find_images
 from ruac.label.ray_engine import Recipe, _Worker
 from ruac.label.store import read_from_store
+from ruac.model import RuacModel, weights_sha256
 
 IMAGES, WORKERS = 12, 2
+# a job that ends every worker that looks at it
+DEADLY = """
+import os, sys
+from ruac.label.ray_engine import Recipe, on_ray
+
+class Deadly:
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        os._exit(9)
+
+_, model, sha256 = sys.argv
+list(on_ray(Recipe(model, None, "cpu", "fp32", sha256, None, None), [Deadly()], 1))
+"""
 
 
 @pytest.fixture
@@ -74,6 +89,20 @@ def test_a_run_killed_with_one_engine_goes_on_with_the_other_to_the_same_bytes(
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert len(files_of(tmp_path / "whole")) == 2 * IMAGES + 4
     assert files_of(killed) == files_of(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_what_kills_every_worker_is_not_tried_for_ever(tiny_model: RuacModel, tiny_model_folder: Path) -> None:
+    pytest.importorskip("ray")
+    told = subprocess.run(
+        [sys.executable, "-c", DEADLY, str(tiny_model_folder), weights_sha256(tiny_model)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert re.search("WorkError: the cluster gave up: .*; what is done stays, and the same command goes on", told.stderr), (
+        told.stderr
+    )
 
 
 def test_a_worker_with_other_weights_is_refused(tiny_model_folder: Path) -> None:

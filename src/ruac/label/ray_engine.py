@@ -24,6 +24,7 @@ from ruac.everything import Search
 from ruac.label.make import Job, Made, Maker
 
 BLOCK = 8  # images that a worker takes at a time; so many a worker are made again after a kill
+RETRIES = 3  # of a block whose worker died: machines come and go, but an image that kills its worker would do so for ever
 STORE_BYTES = 256 * 2**20  # of shared memory, for results on their way
 
 
@@ -68,6 +69,7 @@ def on_ray(recipe: Recipe, jobs: Sequence[Job], workers: int | None) -> Iterator
             compute=ray.data.ActorPoolStrategy(size=min(workers or slots, blocks)),
             num_cpus=1,
             num_gpus=1 if kind == "GPU" else 0,
+            max_task_retries=RETRIES,
         )
         try:
             for row in answers.iter_rows():
