@@ -4,9 +4,9 @@
     python benchmarks/rest_fuzz.py --quick    # under 50 s
 
 A server with a tiny random model is started, an image uploaded, and every operation asked with requests that fit the description and
-such that do not; half of those about an image name the one that is there. A failure is an answer of 5xx, one whose status, type or
-body is not described, one that does not come within TIMEOUT seconds, and the end of the server. Prints one JSON object as its last
-line; exit code 1 when anything failed.
+such that do not; half of those about an image name the one that is there, and then the prompts of those that fit lie in it. A failure is
+an answer of 5xx, one whose status, type or body is not described, one that does not come within TIMEOUT seconds, and the end of the
+server. Prints one JSON object as its last line; exit code 1 when anything failed.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from schemathesis.specs.openapi.checks import (
 from ruac.machine import describe_machine
 
 SECONDS, QUICK, TIMEOUT = 600.0, 20.0, 30.0
+WIDTH, HEIGHT = 80, 48  # of the image
 EXAMPLES = 25  # of an operation in a row
 CHECKS: list[Any] = [
     not_a_server_error,
@@ -97,7 +98,7 @@ def ask(url: str, seconds: float, first: int) -> tuple[Counter[str], Counter[str
     """Answers by operation and status, and failures in words."""
     asked: Counter[str] = Counter()
     failures: Counter[str] = Counter()
-    content = saved(colours(48, 80), "PNG")
+    content = saved(colours(HEIGHT, WIDTH), "PNG")
     uploaded = httpx.post(f"{url}/images", content=content, headers={"Content-Type": "image/png"}, timeout=TIMEOUT)
     image = uploaded.raise_for_status().json()["id"]
     schema = from_url(f"{url}/openapi.json")
@@ -124,6 +125,8 @@ def ask(url: str, seconds: float, first: int) -> tuple[Counter[str], Counter[str
                     place = f"{case.method} {case.path}"
                     if case.path_parameters and asked.total() % 2:
                         case.path_parameters = dict.fromkeys(case.path_parameters, image)
+                        if case.meta.generation.mode is GenerationMode.POSITIVE and case.path.endswith("/predict"):
+                            case.body["prompts"] = [_in_the_image(prompt) for prompt in case.body["prompts"]]
                     try:
                         answer = case.call(timeout=TIMEOUT)
                         asked[f"{place} {answer.status_code}"] += 1
@@ -137,6 +140,18 @@ def ask(url: str, seconds: float, first: int) -> tuple[Counter[str], Counter[str
                 with suppress(Unsatisfiable):  # nothing that is asked there can be wrong
                     one()
     return asked, failures
+
+
+def _in_the_image(prompt: dict[str, Any]) -> dict[str, Any]:
+    """What no description can say: points and boxes that lie in the image, a label a point, and something that is asked at all."""
+    points = [[x % (WIDTH - 1), y % (HEIGHT - 1)] for x, y in prompt.get("point_coords") or []]
+    x0, y0, x1, y1 = prompt.get("box") or [0, 0, 0, 0]
+    left, top = min(x0, x1) % (WIDTH // 2), min(y0, y1) % (HEIGHT // 2)
+    box = (
+        [left, top, left + 1 + abs(x1 - x0) % (WIDTH // 3), top + 1 + abs(y1 - y0) % (HEIGHT // 3)] if prompt.get("box") else None
+    )
+    labels = [1 - number % 2 for number in range(len(points))]
+    return {"point_coords": points, "point_labels": labels, "box": box} if points else {"box": box or [1, 1, 40, 30]}
 
 
 if __name__ == "__main__":
