@@ -4,7 +4,7 @@
     python benchmarks/rest_fuzz.py --quick    # under 50 s
 
 A server with a tiny random model is started, an image uploaded, and every operation asked with requests that fit the description and
-such that do not; half of those about an image name the one that is there, and then the prompts of those that fit lie in it. A failure is
+such that do not; half of those about an image name the one that is there, and then the prompts that fit lie in it. A failure is
 an answer of 5xx, one whose status, type or body is not described, one that does not come within TIMEOUT seconds, and the end of the
 server. Prints one JSON object as its last line; exit code 1 when anything failed.
 """
