@@ -13,6 +13,7 @@ from typing import Any
 import fuzz_mutations as mutate
 import fuzz_seeds as seeds
 import models
+import torch
 from fuzz_targets import Target, described, json_files
 
 from ruac import cli
@@ -34,6 +35,7 @@ from ruac.report.scores import Scores
 from ruac.training.checkpoint import Position
 from ruac.training.config import Stage, TrainConfig
 from ruac.training.records import StepLog, write_validation
+from ruac.video.results import PROGRESS, SETTINGS, STATE, Results, line_of
 
 LINES: list[mutate.Mutation] = [mutate.lines_of_json_changed]
 LOG = b'0,0,10.0,"{""iou1"": 0.5}"\n0,1,11.0,"{""iou1"": 0.6}"\n'
@@ -42,7 +44,7 @@ VALIDATION = b"0,1,squares,2,0.5000,0.6000,0.7000\n"
 
 def result_targets(folder: Path) -> list[Target]:
     """folder: an empty one, for files on the way."""
-    return [*_evaluations(folder), *_labels(), *_training(), *_others(folder)]
+    return [*_evaluations(folder), *_labels(), *_video(folder / "video"), *_training(), *_others(folder)]
 
 
 def _evaluations(folder: Path) -> list[Target]:
@@ -147,6 +149,30 @@ def _labels() -> list[Target]:
             4,
         ),
         json_files("settings", [described({"format": FORMAT, **settings})], take_up, 1.5, culprit=False),
+    ]
+
+
+def _video(folder: Path) -> list[Target]:
+    results = Results.open(folder, settings := {"frames": 2})
+    (folder / PROGRESS).write_text(line_of({"frame": 0}))
+    results.save_state(1, {"memory": torch.zeros(2, 3)}, {"told": [[0, 1]]})
+    progress, state = ((folder / name).read_bytes() for name in (PROGRESS, STATE))
+
+    def go_on(path: Path) -> None:
+        Results(path, 2).load_state()
+
+    return [
+        Target("state of a video", STATE, [state], go_on, [mutate.safetensors_changed], 2, {PROGRESS: progress}),
+        Target("lines of a video", PROGRESS, [progress], go_on, LINES, 1, {STATE: state}, culprit=False),
+        Target(
+            "settings of a video",
+            SETTINGS,
+            [(folder / SETTINGS).read_bytes()],
+            lambda path: Results.open(path, settings),
+            [mutate.json_changed],
+            1,
+            culprit=False,
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -31,12 +32,14 @@ from ruac.evaluate.clickfile import ClickFile
 from ruac.evaluate.protocol import Protocol
 from ruac.evaluate.results import Row, read_results
 from ruac.evaluate.run import evaluate_sets
+from ruac.exchange.brush import decode_brush
 from ruac.exchange.command import read_labels
 from ruac.exchange.pictures import size_of_picture
 from ruac.export import bundle
 from ruac.label.images import find_images
 from ruac.label.part import Folder, open_folder
 from ruac.label.prompts import read_prompts
+from ruac.loading import read as read_model
 from ruac.model import RuacModel, decoder_sha256
 from ruac.quality.command import refuse_out
 from ruac.report.numbers import numbers
@@ -379,8 +382,49 @@ def test_a_card_of_files_that_are_none(name: str, content: bytes, evaluated: Pat
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=str(tmp_path)):
         make()
+    if name == "run/settings.json":
+        (tmp_path / name).write_bytes(whole.replace(b'"rate": 1', f'"rate": {HUGE}'.encode()))
+        with pytest.raises(ValueError, match=r"not as it was written \(OverflowError\)"):
+            make()
     halved = {"run/settings.json": (b'"machine": "m"', b'"machine": "\\ud800"'), "summary.json": (b'"squares"', b'"\\ud800"')}
     if name in halved:
         (tmp_path / name).write_bytes(whole.replace(*halved[name]))
         with pytest.raises(ValueError, match=r"not as it was written \(UnicodeEncodeError\)"):
             make()
+
+
+@pytest.mark.parametrize("rle", [10**18, 2**40, "text", {"a": 1}, [256], [None]])
+def test_a_brush_that_is_no_list_of_bytes(rle: Any) -> None:
+    with pytest.raises(ValueError, match=r"a brush (whose rle is no list of bytes|that ends too early)"):
+        decode_brush(rle, (20, 30))
+
+
+@pytest.mark.parametrize("content", [{"é" * 5000: {}}, {"a" * 5000: [3]}, {"a.jpg": [{"label": [0] * 5000}]}])
+def test_prompts_whose_names_are_books(content: Any, tmp_path: Path) -> None:
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"boxes\.json: '[éa.jpg]+'") as caught:
+        read_prompts(tmp_path / "boxes.json")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [(None, "mixing_depths", [2**64, 2, 3]), ("mask_decoder_config", "num_hidden_layers", 10**6), (None, "num_labels", 10**9)],
+)
+def test_a_model_of_more_parts_than_any_has(
+    part: str | None, key: str, value: Any, tiny_model_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_model_folder, tmp_path / "model")
+    (tmp_path / "model" / checksums.FILE).unlink()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (config["sam"][part] if part else config["sam"])[key] = value
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=rf"config\.json: {key} is over the limit of 1000"):
+        read_model(tmp_path / "model")
+
+
+def test_results_without_the_true_iou_have_no_agreement(evaluated: Path, tmp_path: Path) -> None:
+    shutil.copytree(evaluated, tmp_path / "eval")
+    path = tmp_path / "eval" / "squares.jsonl"
+    path.write_text(path.read_text().replace('"iou@1"', '"you@1"'))
+    numbers(Scores(compare(open_runs([tmp_path / "eval"]))))

@@ -70,7 +70,7 @@ def _as_written(place: Path) -> Iterator[None]:
     """Raises ValueError, naming the place, where what is read of it is not as `ruac train` and `ruac eval` write it."""
     try:
         yield
-    except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError, csv.Error) as error:
         raise ValueError(one_line(error, f"{place}: not as it was written ({type(error).__name__})")) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,8 @@ from ruac.quality.expected import Quality
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHARDS = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+MOST_PARTS = 1000  # of each kind: layers, blocks, masks, ...
+PARTS = re.compile("layers|depth|blocks|levels|stages|outputs|point_embeddings|labels|classes")
 UNTRAINED = "the uncertainty of '{}' is not trained: until a head is loaded (head=…) or trained it is the plain logits' entropy"
 
 Model = TypeVar("Model", bound=PreTrainedModel)
@@ -109,11 +112,26 @@ def _from_hub(name: str) -> RuacModel:
 
 
 def _kind(config: Path) -> str | None:
-    """The model_type of a configuration. Raises ValueError for a file that is none."""
+    """The model_type of a configuration. Raises ValueError for a file that is none, or that wants more parts than any model has."""
     try:
-        return json.loads(config.read_text()).get("model_type")
-    except (ValueError, AttributeError):
+        found = json.loads(config.read_text())
+        kind = found.get("model_type")
+    except (ValueError, AttributeError, RecursionError):
         raise ValueError(f"{config}: not a model's configuration") from None
+    _require_few_parts(found, "", config)
+    return kind
+
+
+def _require_few_parts(value: Any, key: str, config: Path) -> None:
+    """What is built of a configuration is built before its weights are looked at, part by part."""
+    if isinstance(value, dict):
+        for inner, part in value.items():
+            _require_few_parts(part, inner, config)
+    elif isinstance(value, list):
+        for part in value:
+            _require_few_parts(part, key, config)
+    elif isinstance(value, int) and value > MOST_PARTS and PARTS.search(key):
+        raise ValueError(f"{config}: {key} is over the limit of {MOST_PARTS}")
 
 
 def _from_transformers(name: str, kind: str) -> RuacModel:

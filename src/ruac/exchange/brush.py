@@ -42,7 +42,7 @@ def encode_brush(mask: Mask) -> list[int]:
 def decode_brush(content: Sequence[int], size: Size) -> Mask:
     """[height, width]: the pixels that are half covered or more. Raises ValueError when it is broken or of another size."""
     try:
-        data = bytes(content)
+        data = bytes(list(content))  # of a number it would be so many zeros
     except (TypeError, ValueError):
         raise ValueError("a brush whose rle is no list of bytes") from None
     height, width = size

@@ -119,13 +119,13 @@ def match(prompts: PromptFile, files: Sequence[ImageFile]) -> list[Task]:
             candidates = short[name]
             if len(candidates) > 1:
                 raise ValueError(
-                    f"{prompts.path}: {name!r} may be {candidates[0].place} or {candidates[1].place}; write the path"
+                    f"{prompts.path}: {name[:80]!r} may be {candidates[0].place} or {candidates[1].place}; write the path"
                 )
             if not candidates:
                 raise ValueError(f"{prompts.path}: no image {name[:80]!r} among the {len(files)} images given; check its name")
             (file,) = candidates
         if file in meant:
-            raise ValueError(f"{prompts.path}: {meant[file]!r} and {name!r} are the same image")
+            raise ValueError(f"{prompts.path}: {meant[file][:80]!r} and {name[:80]!r} are the same image")
         meant[file] = name
     return [Task(file, prompts.wanted[meant[file]], prompts.sizes.get(meant[file])) for file in files if file in meant]
 
@@ -145,15 +145,15 @@ def _from_json(path: Path, content: dict[str, Any]) -> PromptFile:
     wanted = {}
     for name, objects in content.items():
         if not isinstance(objects, list):
-            raise ValueError(f"{path}: {name!r}: expected a list of objects, got a {type(objects).__name__}")
+            raise ValueError(f"{path}: {name[:80]!r}: expected a list of objects, got a {type(objects).__name__}")
         told = []
         for number, entry in enumerate(objects, start=1):
-            where = f"{path}: {name!r}, object {number}"
+            where = f"{path}: {name[:80]!r}, object {number}"
             if not isinstance(entry, dict) or not entry.keys() <= {"box", "points", "label"}:
                 raise ValueError(f"{where}: expected box, points and label, got {str(entry)[:60]}")
             label = entry.get("label", NAMELESS)
             if not isinstance(label, str) or not label:
-                raise ValueError(f"{where}: label must be a word, got {label!r}")
+                raise ValueError(f"{where}: label must be a word, got {str(label)[:60]!r}")
             points = tuple(_point(point, where) for point in _list(entry.get("points") or [], where, "points"))
             box = None if entry.get("box") is None else _box(_numbers(entry["box"], where, "box"), where)
             told.append(_checked(Wanted(categories.setdefault(label, len(categories) + 1), where, points, box)))
@@ -174,7 +174,7 @@ def _from_csv(path: Path, text: str) -> PromptFile:
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in (*COLUMNS, *OPTIONAL_COLUMNS)]
     if missing or unknown or len(set(header)) < len(header):
-        what = f"no column {missing[0]!r}" if missing else f"unknown column {unknown[0]!r}" if unknown else "a column twice"
+        what = f"no column {missing[0]!r}" if missing else f"unknown column {unknown[0][:80]!r}" if unknown else "a column twice"
         raise ValueError(f"{path}: line 1: {what}; the columns are {', '.join(COLUMNS)} and {', '.join(OPTIONAL_COLUMNS)}")
     reader.fieldnames = header
     categories: dict[str, int] = {}
@@ -193,7 +193,7 @@ def _from_csv(path: Path, text: str) -> PromptFile:
             category = (row.get("category") or NAMELESS).strip()
             kind = categories.setdefault(category, len(categories) + 1)
             if kinds.setdefault(key, (kind, where))[0] != kind:
-                raise ValueError(f"{where}: object {key[1]!r} of {image!r} has another category in {kinds[key][1]}")
+                raise ValueError(f"{where}: object {key[1][:80]!r} of {image[:80]!r} has another category in {kinds[key][1]}")
     except csv.Error as error:
         raise ValueError(f"{path}: line {reader.line_num}: {error}") from None
     if not points:
@@ -214,11 +214,11 @@ def _from_coco(path: Path, content: dict[str, Any]) -> PromptFile:
     known = {category.id for category in categories}
     wanted: dict[str, list[Wanted]] = defaultdict(list)
     for number, entry in enumerate(content["annotations"], start=1):
-        where = f"{path}: annotation {entry.get('id', number)}"
+        where = f"{path}: annotation {str(entry.get('id', number))[:40]}"
         if entry.get("image_id") not in images:
-            raise ValueError(f"{where}: its image_id {entry.get('image_id')!r} is none of the images")
+            raise ValueError(f"{where}: its image_id {str(entry.get('image_id'))[:40]!r} is none of the images")
         if entry.get("category_id") not in known:
-            raise ValueError(f"{where}: its category_id {entry.get('category_id')!r} is none of the categories")
+            raise ValueError(f"{where}: its category_id {str(entry.get('category_id'))[:40]!r} is none of the categories")
         x, y, width, height = _four(_numbers(entry.get("bbox"), where, "bbox"), where)
         box = _box([x, y, x + width, y + height], where)
         wanted[str(images[entry["image_id"]]["file_name"])].append(Wanted(entry["category_id"], where, (), box))

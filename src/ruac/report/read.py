@@ -82,7 +82,7 @@ class Run:
             # beside results lies what was fitted last, which may be something else
             own = all(stored.get(key) == self.origin[key] for key in ("weights", "temperatures"))
             return tuple(map(str, stored["sets"])) if own else ()
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             return ()
 
     @property

@@ -175,11 +175,11 @@ def _ranks(values: Numbers, weights: Numbers) -> Numbers:
 def _agreement(part: CommonSet, index: int, measure: Measure, name: str, clicks: int) -> Score:
     """Expected against true IoU, object by object; images are drawn with all their objects."""
     rows = part.rows[index]
-    if any(name not in row.masks for row in rows):
+    truth = f"iou@{clicks}"
+    if any(name not in row.masks or truth not in row.masks for row in rows):
         return Score(float("nan"), np.full(DRAWS, np.nan))
     # None, which is not defined, becomes NaN
-    expected = np.array([value for row in rows for value in row.masks[name]], float)
-    true = np.array([value for row in rows for value in row.masks[f"iou@{clicks}"]], float)
+    expected, true = (np.array([value for row in rows for value in row.masks[each]], float) for each in (name, truth))
     image = np.repeat(np.arange(len(rows)), [len(row.objects) for row in rows])
     weights = np.vstack([np.ones(len(rows)), part.times])[:, image]
     # an image may be all that a draw holds: two different values are needed for a rank correlation, which may then be missing

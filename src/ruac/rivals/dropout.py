@@ -79,7 +79,11 @@ def fit_dropout(model: RuacModel, sets: Sequence[FolderSet], out: Path, lessons:
 
 
 def open_dropout(stored: store.Stored, model: RuacModel) -> Method:
-    return dropout(float(stored.tensors["rate"]))
+    """Raises ValueError for what is no rate."""
+    rate = stored.tensors["rate"]
+    if rate.numel() != 1 or not 0 < rate.item() < 1:
+        raise ValueError(f"dropout: a rate between 0 and 1 is wanted, not {rate.flatten()[:3].tolist()}")
+    return dropout(rate.item())
 
 
 def dropout_training(rate: float) -> Variant:

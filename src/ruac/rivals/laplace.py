@@ -13,7 +13,6 @@ zero by construction. Both are chosen by the likelihood of held-out labels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,8 +155,7 @@ def fit_laplace(model: RuacModel, sets: Sequence[FolderSet], out: Path, lessons:
 def open_laplace(stored: store.Stored, model: RuacModel) -> Method:
     """Raises ValueError for a posterior of another width."""
     covariance = stored.tensors["covariance"]
-    if math.isqrt(len(covariance)) != model.family.channels:
-        raise ValueError(
-            f"laplace: a posterior of {math.isqrt(len(covariance))} channels, but the model has {model.family.channels}"
-        )
+    size = model.family.channels**2
+    if covariance.shape != (size, size):
+        raise ValueError(f"laplace: a posterior of {tuple(covariance.shape)} numbers, but this model's has {size} x {size}")
     return laplace(Posterior(covariance))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ruac.data.folder import FolderSet
+from ruac.errors import one_line
 from ruac.evaluate.question import Method
 from ruac.model import RuacModel
 from ruac.rivals import dropout, evidential, laplace, store
@@ -43,5 +44,10 @@ def open_rivals(model: RuacModel, files: Sequence[Path]) -> dict[str, Method]:
             raise ValueError(f"{file}: holds an unknown method '{stored.method}'; known are {', '.join(RIVALS)}")
         if stored.method in methods:
             raise ValueError(f"{file}: a second file with the method '{stored.method}'; give one")
-        methods[stored.method] = RIVALS[stored.method].open(stored, model)
+        try:
+            methods[stored.method] = RIVALS[stored.method].open(stored, model)
+        except ValueError as error:
+            raise ValueError(one_line(error, str(file))) from None
+        except KeyError as error:
+            raise ValueError(f"{file}: without {one_line(error)}; fit it again with `ruac train --method`") from None
     return methods

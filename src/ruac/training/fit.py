@@ -73,10 +73,8 @@ class StateFile:
             if described.get("fingerprint") != self.fingerprint:
                 raise ValueError("belongs to a fit with other settings, weights or pictures")
             return Progress(**json.loads(described["progress"]))
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{self.path}: {one_line(error)}; choose another --out, or remove this file to start again"
-            ) from None
+        except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._refusal(error) from None
 
     def write(self, progress: Progress, head: ExactHead, best: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
         names = {id(parameter): name for name, parameter in head.named_parameters()}
@@ -88,18 +86,26 @@ class StateFile:
         write_whole(self.path, save({name: value.contiguous() for name, value in tensors.items()}, metadata=metadata))
 
     def load(self, head: ExactHead, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-        """Fill the head and the optimiser in place; returns the best head's tensors."""
+        """Fill the head and the optimiser in place; returns the best head's tensors. Raises ValueError when the file is damaged."""
         parts: dict[str, dict[str, Tensor]] = {"head": {}, "best": {}, "optimizer": {}}
-        with safe_open(self.path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  it is no mapping
-                part, _, rest = name.partition(".")
-                parts[part][rest] = file.get_tensor(name)
-        head.load_state_dict(parts["head"])
         parameters = dict(head.named_parameters())
-        for name, value in parts["optimizer"].items():
-            key, _, parameter = name.partition("/")
-            optimizer.state[parameters[parameter]][key] = value.to(parameters[parameter].device) if value.ndim else value
+        try:
+            with safe_open(self.path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118  it is no mapping
+                    part, _, rest = name.partition(".")
+                    parts[part][rest] = file.get_tensor(name)
+            for part in ("best", "head"):  # both must fit, the second is to stay
+                head.load_state_dict(parts[part])
+            for name, value in parts["optimizer"].items():
+                key, _, parameter = name.partition("/")
+                weight = parameters[parameter]
+                optimizer.state[weight][key] = value.reshape(weight.shape).to(weight.device) if value.ndim else value
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            raise self._refusal(error) from None
         return parts["best"]
+
+    def _refusal(self, error: Exception) -> ValueError:
+        return ValueError(f"{self.path}: {one_line(error)}; choose another --out, or remove this file to start again")
 
 
 def fit(

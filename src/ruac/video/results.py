@@ -8,9 +8,10 @@ made, and state.safetensors, what the next frames depend on. No name depends on 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ SETTINGS, STATE, PROGRESS, FRAMES, TRACK, OVERLAY = (
 )  # fmt: skip
 MASKS, UNCERTAINTY = "masks", "uncertainty"
 SUMS = "SHA256SUMS"
-FORMAT = "ruac-video-2"
+FORMAT = "ruac-video-3"
+SEAL = "sha256"  # of all else in a state, and of the lines up to it
 
 Record = dict[str, Any]
 
@@ -66,10 +68,12 @@ class Results:
         try:
             found = json.loads(path.read_text())
             changed = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{path}: damaged; name another folder with --out") from None
         if changed:
-            raise ValueError(f"--out {out}: was made with another {', '.join(changed)}; name another folder, or remove it")
+            raise ValueError(
+                f"--out {out}: was made with another {', '.join(name[:40] for name in changed)}; name another folder, or remove it"
+            )
         return results
 
     def strangers(self) -> list[str]:
@@ -128,26 +132,34 @@ class Results:
 
     def save_state(self, done: int, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """done: how many frames there are."""
-        metadata = {"done": str(done), "values": json.dumps(values)}
-        write_whole(self.out / STATE, save(dict(tensors), metadata=metadata))
+        told = {"done": str(done), "values": json.dumps(values)}
+        seal = _digest(tensors, told, self._lines(done))
+        write_whole(self.out / STATE, save(dict(tensors), metadata={**told, SEAL: seal}))
 
     def load_state(self) -> tuple[list[Record], dict[str, Tensor], dict[str, Any]] | None:
-        """The lines up to the state, and the state; None where there is none, or fewer lines than it knows of."""
+        """The lines up to the state, and the state; None where there is none, or fewer lines than it knows of. Raises ValueError when
+        anything of them is not as it was written."""
         path = self.out / STATE
         if not path.is_file() or not (self.out / PROGRESS).is_file():
             return None
         try:
             with safe_open(path, "pt") as opened:
-                metadata = opened.metadata() or {}
+                told = opened.metadata() or {}
                 tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
-            done, values = int(metadata["done"]), json.loads(metadata["values"])
+            done, seal = int(told["done"]), told.pop(SEAL)
+            lines = self._lines(done)
+            if len(lines) < done:
+                return None
+            if seal != _digest(tensors, told, lines):
+                raise ValueError("changed since it was written")
         except (SafetensorError, KeyError, ValueError):
             raise ValueError(f"{path}: damaged; remove it, and the video is begun anew") from None
-        lines = (self.out / PROGRESS).read_text().splitlines(keepends=True)[:done]
-        if len(lines) < done:
-            return None
-        write_whole(self.out / PROGRESS, "".join(lines).encode())
-        return [json.loads(line) for line in lines], tensors, values
+        write_whole(self.out / PROGRESS, b"".join(lines))
+        return [json.loads(line) for line in lines], tensors, json.loads(told["values"])
+
+    def _lines(self, done: int) -> list[bytes]:
+        """The first of those so far, as they are written."""
+        return (self.out / PROGRESS).read_bytes().splitlines(keepends=True)[:done]
 
     def save_track(self, records: list[Record], summary: Mapping[str, Any]) -> None:
         """The lines of all frames, in their order, and the summary."""
@@ -162,3 +174,8 @@ class Results:
 
 def line_of(record: Record) -> str:
     return json.dumps(record, allow_nan=False) + "\n"
+
+
+def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, str], lines: Sequence[bytes]) -> str:
+    words = json.dumps(told, sort_keys=True).encode()
+    return hashlib.sha256(b"".join([words, *lines, save(dict(tensors))])).hexdigest()
