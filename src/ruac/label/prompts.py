@@ -216,9 +216,9 @@ def _from_coco(path: Path, content: dict[str, Any]) -> PromptFile:
     for number, entry in enumerate(content["annotations"], start=1):
         where = f"{path}: annotation {str(entry.get('id', number))[:40]}"
         if entry.get("image_id") not in images:
-            raise ValueError(f"{where}: its image_id {str(entry.get('image_id'))[:40]!r} is none of the images")
+            raise ValueError(f"{where}: its image_id {str(entry.get('image_id'))[:40]} is none of the images")
         if entry.get("category_id") not in known:
-            raise ValueError(f"{where}: its category_id {str(entry.get('category_id'))[:40]!r} is none of the categories")
+            raise ValueError(f"{where}: its category_id {str(entry.get('category_id'))[:40]} is none of the categories")
         x, y, width, height = _four(_numbers(entry.get("bbox"), where, "bbox"), where)
         box = _box([x, y, x + width, y + height], where)
         wanted[str(images[entry["image_id"]]["file_name"])].append(Wanted(entry["category_id"], where, (), box))
