@@ -10,7 +10,6 @@ import argparse
 import gc
 import inspect
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -22,10 +21,10 @@ from docstring_parser import Docstring, parse
 from jsonargparse import ArgumentParser
 
 from ruac.errors import WorkError, one_line
+from ruac.wrong_values import require_values, wrong_value
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
-KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-UNREADABLE = "Problems parsing config"  # how jsonargparse begins, which does not say what file
+UNRECOGNIZED = "unrecognized arguments"  # how argparse begins of what stands on the command line
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorkError as error:
         return _complain(str(error), FAILED)
     except argparse.ArgumentError as error:
-        return _complain(f"{_of_an_option(_line(error))}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
+        return _complain(f"{_line(error)}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
     except (ValueError, FileNotFoundError) as error:
         return _complain(_line(error), WRONG_USE)
     except OSError as error:
@@ -190,28 +189,42 @@ def _parse(name: str, command: Command, method: str | None, words: Sequence[str]
     options = [parameter for key, parameter in parameters.items() if key not in known and (key != "config" or recipe is None)]
     for parameter in options:
         _add_argument(parser, parameter, hints[parameter.name], doc, command.positional)
-    if recipe is None:
-        return parser.parse_args(words).as_dict() | known
-    parser.add_argument("--config", action="config", help="YAML file with the settings below")
-    parser.add_class_arguments(recipe)
+    if recipe is not None:
+        parser.add_argument("--config", action="config", help="YAML file with the settings below")
+        parser.add_class_arguments(recipe)
     try:
-        settings = parser.instantiate(parser.parse_args(words)).as_dict()
+        parsed = parser.parse_args(words)
     except (UnicodeDecodeError, RecursionError) as error:
         raise argparse.ArgumentError(None, f"{_recipe(words)}: no YAML file with the settings ({_line(error)})") from None
     except argparse.ArgumentError as error:
-        if not str(error).startswith(UNREADABLE):  # it names the option
-            raise
-        raise argparse.ArgumentError(None, f"{_recipe(words)}: {_line(error)}") from None
+        raise argparse.ArgumentError(None, _refusal(_line(error), words)) from None
+    if recipe is None:
+        return parsed.as_dict() | known
+    try:
+        require_values(parsed, recipe)
+        settings = parser.instantiate(parsed).as_dict()
+    except ValueError as error:
+        raise argparse.ArgumentError(None, f"{_recipe(words)}: {wrong_value(_line(error))[1]}") from None
     del settings["config"]
     values = {parameter.name: settings.pop(parameter.name) for parameter in options}
     return values | known | {"config": recipe(**settings)}
 
 
+def _refusal(message: str, words: Sequence[str]) -> str:
+    """What jsonargparse says, for people, and with the name of the recipe where what is wrong may stand there."""
+    key, reason = wrong_value(message)
+    option = f"--{key.replace('_', '-')}"
+    typed = any(word.split("=")[0] in (option, f"--{key}") for word in words)
+    if not typed and (recipe := _recipe(words)) and recipe not in message and not message.startswith(UNRECOGNIZED):
+        return f"{recipe}: {key} {reason}" if key else f"{recipe}: {reason}"
+    return f"{option} {reason}" if key else reason
+
+
 def _recipe(words: Sequence[str]) -> str:
-    """The file that --config names last."""
-    following = zip(words, [*words[1:], ""], strict=True)
+    """The file that --config names last, empty without one."""
+    following = zip(words, [*words[1:], ""], strict=False)
     named = [word.partition("=")[2] or after for word, after in following if word.partition("=")[0] == "--config"]
-    return named[-1] if named else "--config"
+    return named[-1] if named else ""
 
 
 def _add_argument(
@@ -255,18 +268,6 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return one_line(error)
-
-
-def _of_an_option(message: str) -> str:
-    """What jsonargparse says of a value that does not fit, which is of Python's types, for people; any other message as it is."""
-    found = re.match(r'Parser key "([\w.]+)": (.*?)(?:Given value type: .*)?(?:Got|Given) value: (.*)', message)
-    kinds = re.findall(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>)", found[2]) if found else []
-    wanted = [
-        f"one of {choices.replace(chr(39), '')}" if choices else KINDS[kind]
-        for choices, kind in kinds
-        if choices or kind in KINDS
-    ]
-    return f"--{found[1].replace('_', '-')} {found[3]}: not {' or '.join(wanted)}" if found and wanted else message
 
 
 def _complain(message: str, code: int) -> int:
