@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from ruac.app.samples import samples
 from ruac.cli import COMMANDS, Command, main
 from ruac.errors import WorkError
 
@@ -185,3 +186,24 @@ def test_debugging_shows_the_traceback(recorder: Recorder, monkeypatch: pytest.M
     recorder.error = ValueError("why?")
     with pytest.raises(ValueError, match="why"):
         main(["plain", "a.txt"])
+
+
+def test_names_that_are_no_text_and_numbers_below_zero(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plain", "a\udcff.jpg"]) == 2
+    assert capsys.readouterr().err == "ruac: a\\udcff.jpg: a name that is not UTF-8; rename the file\n"
+    assert not recorder.calls
+    assert main(["plain", "a.jpg", "--max-count", "-5"]) == 0
+    assert recorder.calls[0]["max_count"] == -5
+
+
+def test_what_would_move_the_cursor_is_shown(recorder: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder.error = ValueError("\x1b[2J\u202ea.jpg: no image")
+    assert main(["plain", "a"]) == 2
+    assert capsys.readouterr().err == "ruac: \\x1b[2J\\u202ea.jpg: no image\n"
+
+
+@pytest.mark.parametrize("words", [["--point", "-5,60"], ["--box", "-5,-6.5,40,30"]])
+def test_a_place_left_of_the_picture_is_told_as_one(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photograph = str(samples()[0].path)
+    assert main(["predict", photograph, *words, "--out", str(tmp_path)]) == 2
+    assert "outside the image" in capsys.readouterr().err or words[0] == "--box"

@@ -368,3 +368,13 @@ def test_objects_without_area_are_counted() -> None:
 )
 def test_addresses_of_label_studio_stand_for_names(address: str, names: list[str]) -> None:
     assert names_in_address(address) == names
+
+
+def test_a_yolo_set_does_not_become_part_of_another(tmp_path: Path) -> None:
+    first, second = set_of(cell(), name="a.jpg"), set_of(cell(), name="b.jpg")
+    yolo.write(first, tmp_path / "set", None)
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.*")}
+    with pytest.raises(ValueError, match=r"holds labels of another set, labels/a\.txt; name another folder, or remove it"):
+        yolo.write(second, tmp_path / "set", None)
+    assert {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.*")} == before
+    yolo.write(first, tmp_path / "set", None)  # the same again, as after a kill

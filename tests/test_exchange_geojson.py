@@ -34,7 +34,7 @@ def write_tiff(path: Path, crs: str | None, size: tuple[int, int] = (60, 80)) ->
 
 
 def there(labels: LabelSet, folder: Path) -> dict[str, Any]:
-    content, problems = geojson.write(labels, folder)
+    content, _, problems = geojson.write(labels, folder)
     assert problems == ()
     return json.loads(content)
 
@@ -95,8 +95,9 @@ def test_picture_that_is_nowhere_is_named_and_the_others_are_done(tmp_path: Path
     write_tiff(tmp_path / "b.tif", None)
     Image.new("RGB", (80, 60)).save(tmp_path / "c.png")
     pictures = [set_of(cell(), name=name).pictures[0] for name in ("a.tif", "b.tif", "c.png", "gone.tif", "../x.tif")]
-    content, problems = geojson.write(LabelSet(tuple(pictures), ("cat",)), tmp_path)
+    content, written, problems = geojson.write(LabelSet(tuple(pictures), ("cat",)), tmp_path)
     assert len(json.loads(content)["features"]) == 1
+    assert [picture.file_name for picture in written.pictures] == ["a.tif"]
     messages = ("b.tif: not georeferenced", "c.png: not a georeferenced TIFF", "gone.tif: cannot be read", "leads out")
     assert len(problems) == 4
     for message, problem in zip(messages, problems, strict=True):

@@ -269,6 +269,13 @@ def test_requests_that_make_no_sense_are_refused_in_a_line(server: Server, body:
     assert send(server, "GET", "/health")[0] == 200
 
 
+@pytest.mark.parametrize("method", ["DELETE", "PUT", "HEADS"])
+def test_methods_that_it_does_not_have_are_refused_as_all_else(server: Server, method: str) -> None:
+    status, answer = send(server, method, "/predict", {})
+    assert status == 501
+    assert "Unsupported method" in answer["error"]
+
+
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
     [

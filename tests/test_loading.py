@@ -301,6 +301,24 @@ def test_a_model_of_another_kind_is_refused(folder, tmp_path):
     assert "no model at" in refusal(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])
+def test_another_models_weights_are_refused_in_one_line_alone(change, folder, tmp_path, capfd):
+    """transformers has a report of its own, of many lines."""
+    (folder / FILE).unlink()
+    tensors = load_file(folder / "model.safetensors")
+    name = "head.influence.bias"
+    if change == "missing":
+        del tensors[name]
+    elif change == "unexpected":
+        tensors["more"] = torch.zeros(1)
+    else:
+        tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    assert main(["predict", "a.jpg", "--point", "1,1", "--model", str(folder), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"ruac: {folder}: 1 tensors with {change} keys, such as ")
+
+
 def test_weights_that_are_not_numbers_are_refused(folder):
     (folder / FILE).unlink()
     tensors = load_file(folder / "model.safetensors")

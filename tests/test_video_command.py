@@ -234,6 +234,12 @@ def test_a_folder_that_is_not_as_the_run_left_it_is_not_taken_for_finished(
     other.mkdir()
     shutil.copy(out / "overlay.mp4", other)
     assert run(few, "--point", "24,24", "--model", tiny_model_folder, "--out", other) == 2
+    # nor is a folder of somebody's photographs
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.jpg").touch()
+    assert run(few, "--point", "24,24", "--model", tiny_model_folder, "--out", mine) == 2
+    assert [path.name for path in mine.iterdir()] == ["a.jpg"]
     assert not (other / "settings.json").exists()
 
 

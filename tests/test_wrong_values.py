@@ -28,6 +28,8 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ("workers", "", "workers: has no value"),
         ("nonsense", "3", "nonsense is no setting"),
         ("data", "3", "data 3: not a list"),
+        ("image_size", "-5", "image_size: -5; it must be at least 1"),
+        ("workers", "-1", "workers: -1; it must be at least 0"),
         ("hedge", "3", "hedge 3: not settings"),
         ("scenes", "x", "scenes x: not settings"),
         ("hedge", "{deviations: }", "hedge.deviations: has no value"),

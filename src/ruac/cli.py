@@ -10,6 +10,7 @@ import argparse
 import gc
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -20,10 +21,11 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from docstring_parser import Docstring, parse
 from jsonargparse import ArgumentParser
 
-from ruac.errors import WorkError, one_line
+from ruac.errors import WorkError, one_line, shown
 from ruac.wrong_values import require_values, wrong_value
 
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+NEGATIVE = re.compile(r"-[\d.]+(,-?[\d.]+)*")  # numbers
 UNRECOGNIZED = "unrecognized arguments"  # how argparse begins of what stands on the command line
 
 
@@ -90,8 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of `ruac` with these arguments (those of the process by default)."""
     # importing makes millions of objects, none of them garbage: looking for some takes half a second
     gc.set_threshold(200_000, 20, 100)
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    words = _with_negative_values(list(sys.argv[1:] if arguments is None else arguments))
     name = ""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            return _complain(f"{word}: a name that is not UTF-8; rename the file", WRONG_USE)
     try:
         while name not in COMMANDS:
             if not words:
@@ -103,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         method, words = _method(command, words)
         values = _parse(name, command, method, words)
         if name != "doctor":  # which says so when what this needs is broken
-            _hide_loading_bars()
+            _quieten_transformers()
         command.function(method)(**values)
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
@@ -111,11 +118,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(str(error), FAILED)
     except argparse.ArgumentError as error:
         return _complain(f"{_line(error)}; see {f'ruac {name}'.strip()} --help", WRONG_USE)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         return _complain(_line(error), WRONG_USE)
     except OSError as error:
         return _complain(_line(error), FAILED)
     return 0
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """--point -5,60 as --point=-5,60: to argparse the second word would be an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and NEGATIVE.fullmatch(word) and re.fullmatch("--[a-z-]+", joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 class _TopParser(argparse.ArgumentParser):
@@ -203,11 +221,11 @@ def _parse(name: str, command: Command, method: str | None, words: Sequence[str]
     try:
         require_values(parsed, recipe)
         settings = parser.instantiate(parsed).as_dict()
+        del settings["config"]
+        values = {parameter.name: settings.pop(parameter.name) for parameter in options}
+        return values | known | {"config": recipe(**settings)}
     except ValueError as error:
         raise argparse.ArgumentError(None, f"{_recipe(words)}: {wrong_value(_line(error))[1]}") from None
-    del settings["config"]
-    values = {parameter.name: settings.pop(parameter.name) for parameter in options}
-    return values | known | {"config": recipe(**settings)}
 
 
 def _refusal(message: str, words: Sequence[str]) -> str:
@@ -257,10 +275,12 @@ def _list_element(hint: Any) -> Any:
     return None
 
 
-def _hide_loading_bars() -> None:
+def _quieten_transformers() -> None:
+    """Its bars, and its reports of files that do not fit, which are refused in a line."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _line(error: BaseException) -> str:
@@ -273,5 +293,5 @@ def _line(error: BaseException) -> str:
 def _complain(message: str, code: int) -> int:
     if os.environ.get("RUAC_DEBUG") == "1":
         raise
-    print(f"ruac: {message}", file=sys.stderr)
+    print(f"ruac: {shown(message)}", file=sys.stderr)
     return code

@@ -143,6 +143,7 @@ def _from_transformers(name: str, kind: str) -> RuacModel:
 def pretrained(of: type[Model], name: str) -> Model:
     """`from_pretrained` that does not fill in for what is missing. Raises ValueError."""
     arguments: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    arguments["ignore_mismatched_sizes"] = True  # they are refused below, with all else that does not fit
     loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = sorted(str(key) for key in report[what])

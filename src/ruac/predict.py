@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ruac.errors import WorkError
+from ruac.errors import WorkError, one_line
 from ruac.writing import require_folder
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def predict(
         raise failures[0]
     if failures:
         heading = [f"{len(failures)} of {len(images)} images failed:"] if several else []
-        raise WorkError("\n".join([*heading, *map(str, failures)]))
+        raise WorkError("\n".join([*heading, *map(one_line, failures)]))
 
 
 def demo(out: Path = Path("out/demo"), model: str = "nano") -> None:

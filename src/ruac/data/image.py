@@ -16,6 +16,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 # recognised by their first bytes, whatever the file is called; formats that run interpreters or external programs are left out
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")  # what they are called in folders
 MAX_PIXELS = 100_000_000
 MAX_SCANS = 100  # of a JPEG, which has about ten at most
 MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # of a JPEG: neither a stuffed byte nor a restart, which lie within a scan

@@ -133,7 +133,7 @@ def write_labels(
         content = cvat.write(labels, options.shape, options.tolerance)
     else:
         assert images is not None
-        content, problems = geojson.write(labels, images, options.tolerance)
+        content, labels, problems = geojson.write(labels, images, options.tolerance)
     write_whole(out, content)
     return labels, left_out, problems
 

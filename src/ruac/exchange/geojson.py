@@ -48,25 +48,26 @@ class Georeference:
         return np.stack(~self.transform @ np.stack([x, y]), 1)
 
 
-def write(labels: LabelSet, images: Path, tolerance: float = 0.0) -> tuple[bytes, tuple[str, ...]]:
-    """A feature an object, and a line each picture that is not georeferenced or not in the folder `images`.
+def write(labels: LabelSet, images: Path, tolerance: float = 0.0) -> tuple[bytes, LabelSet, tuple[str, ...]]:
+    """A feature an object, the labels that are among them, and a line each picture that is not georeferenced or not in `images`.
 
     Raises ValueError when rasterio is not installed.
     """
     _require_rasterio()
-    features, problems = [], []
+    features, written, problems = [], [], []
     for picture in labels.pictures:
         try:
             georeference = open_georeference(check_picture(images, picture))
         except ValueError as error:
             problems.append(str(error))
             continue
+        written.append(picture)
         for thing in picture.objects:
             properties = {"image": picture.file_name, "label": thing.label, **thing.numbers}
             geometry = _geometry(thing.mask, georeference, tolerance)
             features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     content = {"type": "FeatureCollection", "features": features}
-    return (json.dumps(content, allow_nan=False) + "\n").encode(), tuple(problems)
+    return (json.dumps(content, allow_nan=False) + "\n").encode(), replace(labels, pictures=tuple(written)), tuple(problems)
 
 
 def read(data: dict[str, Any], images: Path) -> Reading:

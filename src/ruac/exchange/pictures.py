@@ -10,13 +10,12 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from PIL import Image
 
-from ruac.data.image import DAMAGED, FORMATS, ImageError
+from ruac.data.image import DAMAGED, FORMATS, SUFFIXES, ImageError
 from ruac.data.labels import Size
 from ruac.data.layout import inside
 from ruac.errors import one_line
 from ruac.exchange.labelset import Picture
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)  # of EXIF: those by which height and width change places
 UPLOAD = "/data/upload/"
 UPLOADED = re.compile(r"[0-9a-f]{8}-(?=.)")  # before the names of uploaded files

@@ -138,6 +138,11 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             self._refuse(HTTPStatus.BAD_REQUEST, one_line(error))
 
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What Python's server refuses by itself, as all else is refused."""
+        self.close_connection = True
+        self._refuse(HTTPStatus(code), message or explain or HTTPStatus(code).phrase)
+
     def _setup(self) -> dict[str, Any]:
         return {"model_version": self.server.backend.model_version}
 

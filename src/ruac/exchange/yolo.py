@@ -31,7 +31,8 @@ BEYOND = 1e-3  # of the picture's side, that rounded coordinates may lie outside
 def write(labels: LabelSet, out: Path, images: Path | None, tolerance: float = 0.0) -> tuple[str, ...]:
     """images: where the pictures are, to copy them into the set. Returns a line each picture that could not be copied.
 
-    Raises ValueError, before anything is written, when two pictures would have the same file of labels, or a name leads out.
+    Raises ValueError, before anything is written, when two pictures would have the same file of labels, a name leads out, or labels of
+    other pictures are there, which would get the names of this set's classes.
     """
     files: dict[Path, str] = {}
     for picture in labels.pictures:
@@ -40,6 +41,12 @@ def write(labels: LabelSet, out: Path, images: Path | None, tolerance: float = 0
         if file in files:
             raise ValueError(f"{files[file]} and {picture.file_name} would have the same {file.name}; rename one of the pictures")
         files[file] = picture.file_name
+    own = {file.resolve() for file in files}
+    for other in sorted((out / LABELS).rglob("*.txt")):
+        if other.resolve() not in own:
+            raise ValueError(
+                f"--out {out}: holds labels of another set, {other.relative_to(out)}; name another folder, or remove it"
+            )
     problems = []
     for file, picture in zip(files, labels.pictures, strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)

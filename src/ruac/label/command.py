@@ -149,7 +149,7 @@ def label(
         print(f"ruac: warning: {said.warning}", file=sys.stderr)
     if failed:
         heading = [f"{len(failed)} of {len(jobs)} images failed:"] if len(jobs) > 1 else []
-        raise WorkError("\n".join([*heading, *failed]))
+        raise WorkError("\n".join([*heading, *(" ".join(line.split()) for line in failed)]))
 
 
 def _settings(predictor: Predictor, sha256: str, search: Search | None, guarantee: Guarantee | None) -> dict[str, Any]:

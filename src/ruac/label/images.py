@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
+from ruac.data.image import SUFFIXES
 from ruac.label.store import find_in_store, is_url
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm")
 MANIFEST = ".txt"
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ruac.calibrate.bounds import Guarantee, bounds
 from ruac.calibrate.shift import Traits
 from ruac.data.image import ImageError, read_image
+from ruac.errors import shown
 from ruac.everything import Search, Window, generate
 from ruac.label.coco import index_png
 from ruac.label.likeness import drawn
@@ -52,7 +53,11 @@ class Maker:
 
     def make(self, job: Job) -> Made:
         """Never raises for what is wrong with one image."""
-        place = job.task.image.place
+        place, name = job.task.image.place, job.task.image.name
+        try:
+            name.encode()
+        except UnicodeEncodeError:  # it could be in no list of labels
+            return Made(job.name, failed=f"{shown(name)}: a name that is not UTF-8; rename the file")
         try:
             part = self._part(job)
             return Made(job.name, part, index_png(part))

@@ -88,7 +88,7 @@ class Stage:
     kl_begins: float = 0.2
 
     def __post_init__(self) -> None:
-        for name in ("steps", "images", "objects", "accumulation"):
+        for name in ("steps", "image_size", "images", "objects", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"stages.{name}: {getattr(self, name)}; it must be at least 1")
         if self.images % self.accumulation:
@@ -164,6 +164,11 @@ class TrainConfig:
     validate_minutes: float = 15.0
     validation_images: int = 8
     workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("image_size", 1), ("validation_images", 0), ("workers", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)}; it must be at least {least}")
 
     def fingerprint(self) -> str:
         """What a checkpoint must share with a run to be its continuation; processes and passes may be others."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,8 @@ class Results:
         """Make the folder, or take up what is there. settings: `frames` among them. Raises ValueError when what is there was made with
         other settings, or with nobody knows which."""
         path, wanted, results = out / SETTINGS, {"format": FORMAT, **settings}, Results(out, settings["frames"])
-        if not path.is_file() and (strangers := results.strangers()):
-            raise ValueError(
-                f"--out {out}: {strangers[0]} is there, but no {SETTINGS} that says what made it; name another folder"
-            )
+        if not path.is_file() and (stranger := next(results.strangers(), None)):
+            raise ValueError(f"--out {out}: {stranger} is there, but no {SETTINGS} that says what made it; name another folder")
         for folder in (out / MASKS, out / UNCERTAINTY):
             folder.mkdir(parents=True, exist_ok=True)
             require_own(folder, out)
@@ -76,10 +74,11 @@ class Results:
             )
         return results
 
-    def strangers(self) -> list[str]:
-        """Names of what is there of a run."""
-        kinds = (FRAMES, TRACK, OVERLAY, STATE, PROGRESS, SUMS, f"{MASKS}/*.png", f"{UNCERTAINTY}/*.png")
-        return [found.relative_to(self.out).as_posix() for kind in kinds for found in sorted(self.out.glob(kind))]
+    def strangers(self) -> Iterator[str]:
+        """Names of what is there, but for what a run leaves that was killed at once: empty folders, and files half written."""
+        for path in self.out.glob("**/*"):
+            if path not in (self.out / MASKS, self.out / UNCERTAINTY) and not path.match(TEMPORARY):
+                yield path.relative_to(self.out).as_posix()
 
     def finished(self) -> bool:
         """Whether the run has come to its end. Raises ValueError when what it left is not all there or has changed since."""
