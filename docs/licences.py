@@ -25,7 +25,7 @@ PREAMBLE = """# Licences
 
 Written by `python docs/licences.py`.
 
-ruac is under Apache-2.0. No picture is part of it. None of what follows is legal advice.
+ruac is under Apache-2.0. No picture is part of the installed package. None of what follows is legal advice.
 """
 PACKAGES = """## Packages
 
@@ -44,6 +44,14 @@ You fetch them yourself, under their own terms.
 HUB = """## Models from the hub
 
 Each is under the licence that its page there names. SAM 3 is under one of its own, which is to be accepted first.
+"""
+PICTURES = """## Pictures on these pages
+
+Masks, maps and attacked copies, drawn from photographs that matplotlib and scikit-image ship, as those packages and their sources say:
+public domain are `grace_hopper.jpg` (U.S. Navy), `astronaut.png` (NASA) and `rocket.jpg` (SpaceX); CC0 `camera.png` (Lav Varshney),
+`chelsea.png` (Stefan van der Walt), `coffee.png` (Rachel Michetti), `horse.png` (Andreas Preuss) and `cell.png` (Paul Müller and others);
+without known restrictions `coins.png` (Brooklyn Museum); without any word `motorcycle_left.png` (Middlebury stereo 2014, D. Scharstein and
+others, GCPR 2014).
 """
 # of packages that state nothing short, or that are not installed where this page is made
 STATED = {
@@ -80,6 +88,7 @@ def page() -> str:
         CONVERTIBLE,
         table(("set", "licence", "home"), ((d.name, d.licence, f"<{d.home}>") for d in DOMAINS.values())),
         HUB,
+        PICTURES,
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
