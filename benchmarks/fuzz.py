@@ -7,7 +7,7 @@ Valid files of every kind are changed, byte by byte and in what the bytes mean, 
 accepted, or refused with the errors that the command line says in a line (ValueError, FileNotFoundError, WorkError) and that name
 the file; within LIMIT seconds of processor time and MEMORY bytes; with nothing written outside the folder that it is read in,
 nothing read that only a name in the file leads to, no program started, no connection made and nothing unpickled, which Python's
-audit events tell. The same --seed gives the same files. Those that fail are kept in --out. Prints a line a kind of file and, last,
+audit events tell, and a look around the folder at the end. The same --seed gives the same files. Those that fail are kept in --out. Prints a line a kind of file and, last,
 one JSON object; exit code 1 when anything failed.
 """
 
@@ -131,7 +131,8 @@ class Lab:
         self.target, self.seed, self.out = target, seed, out
         self.folder, self.secret = root / "inside", root / "secret.png"
         root.mkdir()
-        self.secret.write_bytes(saved(colours(), "PNG"))
+        self.hidden = saved(colours(), "PNG")
+        self.secret.write_bytes(self.hidden)
         self.tally = Tally()
 
     def run(self, count: int) -> Tally:
@@ -139,6 +140,10 @@ class Lab:
         first = 0
         while first < count:
             first = self._in_a_process(first, count)
+        # libraries in C write without a word to Python
+        strange = {path.name for path in self.secret.parent.iterdir()} - {self.folder.name, self.secret.name}
+        if strange or self.secret.read_bytes() != self.hidden:
+            self.tally.failures[f"wrote outside of its folder: {sorted(strange) or self.secret.name}"] += 1
         return self.tally
 
     def _in_a_process(self, first: int, count: int) -> int:

@@ -47,11 +47,11 @@ Each is under the licence that its page there names. SAM 3 is under one of its o
 """
 PICTURES = """## Pictures on these pages
 
-Masks, maps and attacked copies, drawn from photographs that matplotlib and scikit-image ship, as those packages and their sources say:
-public domain are `grace_hopper.jpg` (U.S. Navy), `astronaut.png` (NASA) and `rocket.jpg` (SpaceX); CC0 `camera.png` (Lav Varshney),
-`chelsea.png` (Stefan van der Walt), `coffee.png` (Rachel Michetti), `horse.png` (Andreas Preuss) and `cell.png` (Paul Müller and others);
-without known restrictions `coins.png` (Brooklyn Museum); without any word `motorcycle_left.png` (Middlebury stereo 2014, D. Scharstein and
-others, GCPR 2014).
+Masks, maps and attacked copies, drawn from photographs that matplotlib and scikit-image ship, as those packages and their sources
+say: public domain are `grace_hopper.jpg` (U.S. Navy), `astronaut.png` (NASA) and `rocket.jpg` (SpaceX); CC0 `camera.png` (Lav
+Varshney), `chelsea.png` (Stefan van der Walt), `coffee.png` (Rachel Michetti), `horse.png` (Andreas Preuss) and `cell.png` (Paul
+Müller and others); without known restrictions `coins.png` (Brooklyn Museum); without any word `motorcycle_left.png` (Middlebury
+stereo 2014, D. Scharstein and others, GCPR 2014).
 """
 # of packages that state nothing short, or that are not installed where this page is made
 STATED = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -27,6 +30,7 @@ from ruac.quality.expected import Quality
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 SHARDS = "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+HUB_SECONDS = 5.0  # to answer in
 MOST_PARTS = 1000  # of each kind: layers, blocks, masks, ...
 PARTS = re.compile("layers|depth|blocks|levels|stages|outputs|point_embeddings|labels|classes")
 UNTRAINED = "the uncertainty of '{}' is not trained: until a head is loaded (head=…) or trained it is the plain logits' entropy"
@@ -99,16 +103,35 @@ def _from_folder(folder: Path) -> RuacModel:
 
 
 def _from_hub(name: str) -> RuacModel:
+    fetched = not _hub_answers()  # what was fetched before is all there is, then
     try:
         try:
-            kind = _kind(Path(hf_hub_download(name, CONFIG)))
+            kind = _kind(Path(hf_hub_download(name, CONFIG, local_files_only=fetched)))
         except EntryNotFoundError as error:
             if isinstance(error, LocalEntryNotFoundError):  # no network, which is not the same as no file
                 raise
             kind = None
-        return _from_official(Path(hf_hub_download(name, WEIGHTS))) if kind is None else _from_transformers(name, kind)
+        if kind is None:
+            return _from_official(Path(hf_hub_download(name, WEIGHTS, local_files_only=fetched)))
+        return _from_transformers(name, kind, fetched)
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
-        raise FileNotFoundError(f"no model '{name}': no such folder, and the hub has none for us ({one_line(error)})") from None
+        reason = "it cannot be reached, nor was this model fetched before" if fetched else one_line(error)
+        raise FileNotFoundError(f"no model '{name}': no such folder, and the hub has none for us ({reason})") from None
+
+
+def _hub_answers() -> bool:
+    """Whether there is a way to the hub: where there is none, its own client goes on trying for half a minute."""
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_SECONDS).close()
+    except HTTPError:
+        return True
+    except URLError as error:
+        return isinstance(error.reason, ssl.SSLError)  # the client may know another authority
+    except OSError:
+        return False
+    return True
 
 
 def _kind(config: Path) -> str | None:
@@ -134,15 +157,16 @@ def _require_few_parts(value: Any, key: str, config: Path) -> None:
         raise ValueError(f"{config}: {key} is over the limit of {MOST_PARTS}")
 
 
-def _from_transformers(name: str, kind: str) -> RuacModel:
+def _from_transformers(name: str, kind: str, fetched: bool = False) -> RuacModel:
     if kind == RuacConfig.model_type:
-        return pretrained(RuacModel, name)
-    return RuacModel.around(pretrained(model_class(kind), name))
+        return pretrained(RuacModel, name, fetched)
+    return RuacModel.around(pretrained(model_class(kind), name, fetched))
 
 
-def pretrained(of: type[Model], name: str) -> Model:
-    """`from_pretrained` that does not fill in for what is missing. Raises ValueError."""
+def pretrained(of: type[Model], name: str, fetched: bool = False) -> Model:
+    """`from_pretrained` that does not fill in for what is missing. fetched: before, so do not look further. Raises ValueError."""
     arguments: dict[str, Any] = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+    arguments["local_files_only"] = fetched
     arguments["ignore_mismatched_sizes"] = True  # they are refused below, with all else that does not fit
     loaded, report = cast(tuple[Model, dict[str, Any]], of.from_pretrained(name, **arguments))
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
