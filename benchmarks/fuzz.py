@@ -7,8 +7,8 @@ Valid files of every kind are changed, byte by byte and in what the bytes mean, 
 accepted, or refused with the errors that the command line says in a line (ValueError, FileNotFoundError, WorkError) and that name
 the file; within LIMIT seconds of processor time and MEMORY bytes; with nothing written outside the folder that it is read in,
 nothing read that only a name in the file leads to, no program started, no connection made and nothing unpickled, which Python's
-audit events tell, and a look around the folder at the end. The same --seed gives the same files. Those that fail are kept in --out. Prints a line a kind of file and, last,
-one JSON object; exit code 1 when anything failed.
+audit events tell, and a look around the folder at the end. The same --seed gives the same files. Those that fail are kept in --out.
+Prints a line a kind of file and, last, one JSON object; exit code 1 when anything failed.
 """
 
 from __future__ import annotations
