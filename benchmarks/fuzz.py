@@ -1,6 +1,6 @@
 """Do broken files ever do more than be refused? 100,000 of them through every reader of the project.
 
-    python benchmarks/fuzz.py             # some 15 minutes on one core
+    python benchmarks/fuzz.py             # some minutes on one core
     python benchmarks/fuzz.py --quick     # 2,000 of them, under 50 s
 
 Valid files of every kind are changed, byte by byte and in what the bytes mean, and read as the commands read them. Each is to be
