@@ -2,8 +2,6 @@
 
 import csv
 import json
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -251,24 +249,6 @@ def test_wrong_use_is_one_line_and_code_2(
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert message in shown
-
-
-def test_a_name_that_is_no_text_costs_its_picture_alone(
-    tmp_path: Path, tiny_model_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, out = tmp_path / "in", tmp_path / "out"
-    photos(folder, 1)
-    shutil.copy(folder / "a" / "000.png", os.fsencode(folder) + b"/sur\xff.png")
-    shutil.copy(folder / "a" / "000.png", folder / "line\nfeed\x1b[2J.png")
-    words = ["label", folder, "--everything", "--grid", "2", "--least", "0", "--model", tiny_model_folder, "--out", out]
-    assert main([*map(str, words)]) == 1
-    assert capsys.readouterr().err == "ruac: 1 of 3 images failed:\nsur\\udcff.png: a name that is not UTF-8; rename the file\n"
-    assert len(json.loads((out / "labels.json").read_text())["images"]) == 2
-    assert (out / "review.html").is_file()
-    (folder / "line\nfeed\x1b[2J.png").write_bytes(b"no picture")
-    assert main([*map(str, words)]) == 1
-    _, line, _ = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{folder}/line feed\\x1b[2J.png: not an image")
 
 
 def test_bad_images_are_listed_at_the_end_and_the_others_are_done(tmp_path: Path, tiny_model_folder: Path) -> None:

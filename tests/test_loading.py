@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,11 @@ from typing import Any
 import pytest
 import torch
 from families import TINY, shaken
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from test_official import shapes_of
 
 import ruac
-from ruac import loading
 from ruac.adapter import load_head, save_head
 from ruac.checksums import FILE
 from ruac.cli import main
@@ -410,68 +407,6 @@ def test_a_video_checkpoint_holds_the_image_model(tmp_path):
         model = load(tmp_path)
     assert isinstance(model.sam, transformers.Sam2Model)
     assert same_tensors(model.sam, sam)
-
-
-def test_hub_ids_go_through_the_hub(sam, tmp_path, monkeypatch):
-    """Without a network: the hub's own client, replaced by a folder."""
-    sam.save_pretrained(tmp_path)
-    monkeypatch.setattr(loading, "_hub_answers", lambda: True)
-    monkeypatch.setattr(loading, "hf_hub_download", lambda name, file, local_files_only: str(tmp_path / file))
-    asked = []
-    whole = type(sam).from_pretrained
-
-    def from_hub(name, **arguments):
-        asked.append(name)
-        return whole(tmp_path, **arguments)
-
-    monkeypatch.setattr(type(sam), "from_pretrained", from_hub)
-    with pytest.warns(UserWarning, match="'facebook/some-sam' is not trained"):
-        model = load("facebook/some-sam")
-    assert asked == ["facebook/some-sam"]
-    assert same_tensors(model.sam, sam)
-
-
-def test_a_hub_id_without_a_network_is_a_line(monkeypatch):
-    def offline(name, file, local_files_only):
-        raise LocalEntryNotFoundError("cannot reach the hub\nand more")
-
-    monkeypatch.setattr(loading, "hf_hub_download", offline)
-    monkeypatch.setattr(loading, "_hub_answers", lambda: True)
-    with pytest.raises(FileNotFoundError, match="no model 'facebook/sam2': no such folder, and the hub has none for us"):
-        load("facebook/sam2")
-
-
-def test_without_a_way_to_the_hub_what_was_fetched_before_is_taken(sam, tmp_path, monkeypatch):
-    """In the layout of the hub's own cache; the address is one where nobody listens."""
-    snapshot = tmp_path / "models--facebook--some-sam" / "snapshots" / ("0" * 40)
-    sam.save_pretrained(snapshot)
-    (tmp_path / "models--facebook--some-sam" / "refs").mkdir()
-    (tmp_path / "models--facebook--some-sam" / "refs" / "main").write_text("0" * 40)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
-    with pytest.warns(UserWarning, match="'facebook/some-sam' is not trained"):
-        model = load("facebook/some-sam")
-    assert same_tensors(model.sam, sam)
-    begin = time.monotonic()
-    with pytest.raises(
-        FileNotFoundError, match=r"no model 'runs/mine': .* \(it cannot be reached, nor was this model fetched before\)"
-    ):
-        load("runs/mine")
-    assert time.monotonic() - begin < 15  # the hub's client alone would go on for longer
-
-
-def test_original_weights_on_the_hub_need_no_configuration(tmp_path, monkeypatch):
-    converted = object()
-
-    def download(name, file, local_files_only):
-        if file == "config.json":
-            raise EntryNotFoundError("no such file")
-        return str(tmp_path / file)
-
-    monkeypatch.setattr(loading, "_hub_answers", lambda: True)
-    monkeypatch.setattr(loading, "hf_hub_download", download)
-    monkeypatch.setattr(loading, "_from_official", lambda file: (converted, file))
-    assert loading._read("HongyouZhou/ruac-sam2.1-hiera-bplus") == (converted, tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

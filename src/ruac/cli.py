@@ -22,9 +22,10 @@ from docstring_parser import Docstring, parse
 from jsonargparse import ArgumentParser
 
 from ruac.errors import WorkError, one_line, shown
+from ruac.leaving import INTERRUPTED
 from ruac.wrong_values import require_values, wrong_value
 
-FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_USE = 1, 2
 NEGATIVE = re.compile(r"-[\d.]+(,-?[\d.]+)*")  # numbers
 UNRECOGNIZED = "unrecognized arguments"  # how argparse begins of what stands on the command line
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import threading
 import webbrowser
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,6 +24,7 @@ from ruac.app.samples import samples
 from ruac.app.server import Server
 from ruac.app.sessions import Sessions
 from ruac.exchange.server import is_loopback
+from ruac.leaving import leave
 
 MAX_FILE = 64 * 2**20  # bytes of an uploaded file
 ROOM_BYTES = 4 * 2**30  # of all uploads and results together
@@ -44,11 +44,8 @@ def serve(models: Models, folder: Path | None, host: str, port: int, show: bool)
         with running(models, folder, host, port, show) as address:
             print(f"look at {address}; stop with Ctrl-C", flush=True)
             Event().wait()
-    except SystemExit:
-        if any(thread.name == THREAD for thread in threading.enumerate()):
-            # all is cleaned up, and what is at work in the model even now would make the interpreter's end an abort
-            os._exit(0)
-        raise
+    except (KeyboardInterrupt, SystemExit) as reason:
+        leave(reason)
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ruac.errors import one_line
+from ruac.leaving import leave
 
 if TYPE_CHECKING:
     from ruac.exchange.backend import Backend
@@ -69,7 +70,10 @@ def label_studio(
     backend = Backend(predictor, images, f"ruac {version('ruac')} {model} {weights_sha256(predictor.model)[:8]}")
     with open_server(backend, host, port) as server:
         print(f"Label Studio can connect to http://{host}:{server.server_port}; stop with Ctrl-C", flush=True)
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt as reason:
+            leave(reason)
 
 
 class Server(ThreadingHTTPServer):
