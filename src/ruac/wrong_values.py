@@ -12,9 +12,8 @@ KEY = re.compile(r'Parser key "([\w.]+)":')
 EXPECTED = re.compile(r"Expected an? (?:typing\.Literal\[(.*?)\]|<class '(\w+)'>)|Not a valid subclass of (\w+)")
 VALUE = re.compile(r"(?:Got|Given) value: (.*?)(?: Subclass types.*)?$")
 UNLOADED = re.compile(r"Unable to load config '(.*?)'")
-REFUSED = re.compile(
-    r"Errors: - ((?!Expected|Not a valid).*?) - Expected a <class 'NoneType'>"
-)  # by what the settings are for, which may be left out
+# by the settings themselves, where they may be left out
+REFUSED = re.compile(r"Errors: - ((?!Expected|Not a valid).*?) - Expected a <class 'NoneType'>")
 UNKNOWN = re.compile(r"Option '(.*?)' is not accepted$")
 
 
