@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_fuzz_findings import DEEP
 
 from ruac.heads import ExactHead
 from ruac.model import RuacModel
@@ -17,8 +18,6 @@ from ruac.rivals.registry import open_rivals
 from ruac.training.checkpoint import copied
 from ruac.training.fit import Progress, StateFile
 from ruac.video.results import PROGRESS, STATE, Results, line_of
-
-DEEP = "[" * 5000 + "]" * 5000
 
 
 @pytest.mark.parametrize(

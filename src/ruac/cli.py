@@ -21,7 +21,7 @@ from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 from docstring_parser import Docstring, parse
 from jsonargparse import ArgumentParser
 
-from ruac.errors import WorkError, one_line, shown
+from ruac.errors import WorkError, name_problem, one_line, shown
 from ruac.leaving import INTERRUPTED
 from ruac.wrong_values import require_values, wrong_value
 
@@ -96,10 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _with_negative_values(list(sys.argv[1:] if arguments is None else arguments))
     name = ""
     for word in words:
-        try:
-            word.encode()
-        except UnicodeEncodeError:
-            return _complain(f"{word}: a name that is not UTF-8; rename the file", WRONG_USE)
+        if problem := name_problem(word):
+            return _complain(problem, WRONG_USE)
     try:
         while name not in COMMANDS:
             if not words:

@@ -25,3 +25,12 @@ def one_line(error: BaseException, culprit: str = "") -> str:
 def shown(text: str) -> str:
     """What a terminal can show as it is, lines kept: a file's name may hold what moves the cursor, or bytes that are no text."""
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def name_problem(name: str) -> str:
+    """In words, why a file of that name cannot be listed anywhere; empty when it can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"{shown(name)}: a name that is not UTF-8; rename the file"
+    return ""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ruac.calibrate.bounds import Guarantee, bounds
 from ruac.calibrate.shift import Traits
 from ruac.data.image import ImageError, read_image
-from ruac.errors import shown
+from ruac.errors import name_problem
 from ruac.everything import Search, Window, generate
 from ruac.label.coco import index_png
 from ruac.label.likeness import drawn
@@ -54,10 +54,8 @@ class Maker:
     def make(self, job: Job) -> Made:
         """Never raises for what is wrong with one image."""
         place, name = job.task.image.place, job.task.image.name
-        try:
-            name.encode()
-        except UnicodeEncodeError:  # it could be in no list of labels
-            return Made(job.name, failed=f"{shown(name)}: a name that is not UTF-8; rename the file")
+        if problem := name_problem(name):
+            return Made(job.name, failed=problem)
         try:
             part = self._part(job)
             return Made(job.name, part, index_png(part))

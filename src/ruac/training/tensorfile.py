@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -17,7 +18,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], key: str) -> None:
     """key: what the tensors were made from; only who asks with the same one gets them."""
     kept = {name: value.contiguous().cpu() for name, value in tensors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, save(kept, metadata={"key": key, "sha256": _sha256(kept)}))
+    write_whole(path, save(kept, metadata={"key": key, "sha256": tensors_sha256(kept)}))
 
 
 def read_tensors(path: Path, key: str) -> dict[str, Tensor] | None:
@@ -32,12 +33,14 @@ def read_tensors(path: Path, key: str) -> dict[str, Tensor] | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except SafetensorError:
         return None
-    return tensors if described.get("sha256") == _sha256(tensors) else None
+    return tensors if described.get("sha256") == tensors_sha256(tensors) else None
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
+def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, kinds, shapes and numbers, whatever their order and device."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
-        digest.update(tensors[name].numpy().tobytes())
+        value = tensors[name].cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return digest.hexdigest()

@@ -27,6 +27,7 @@ from torch import Tensor
 from ruac.checksums import sha256_of
 from ruac.label.coco import palette
 from ruac.output import UNCERTAINTY_SCALE, encode_uncertainty
+from ruac.training.tensorfile import tensors_sha256
 from ruac.writing import TEMPORARY, require_own, write_whole
 
 SETTINGS, STATE, PROGRESS, FRAMES, TRACK, OVERLAY = (
@@ -176,5 +177,5 @@ def line_of(record: Record) -> str:
 
 
 def _digest(tensors: Mapping[str, Tensor], told: Mapping[str, str], lines: Sequence[bytes]) -> str:
-    words = json.dumps(told, sort_keys=True).encode()
-    return hashlib.sha256(b"".join([words, *lines, save(dict(tensors))])).hexdigest()
+    words = json.dumps([told, tensors_sha256(tensors)], sort_keys=True).encode()
+    return hashlib.sha256(b"".join([words, *lines])).hexdigest()
